@@ -1,0 +1,60 @@
+"""Active learning for PyTorch Lightning that saves as much on compute as it saves on labels."""
+
+from al_lightning.callbacks.round_plateau import RoundPlateau
+from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.cost.bill import Bill
+from al_lightning.cost.budget import Budget
+from al_lightning.cost.prices import Prices
+from al_lightning.features.source import Layer, RawInputs
+from al_lightning.fit_plan import FitPlan
+from al_lightning.history import History, Reason, RoundRecord
+from al_lightning.learner import ActiveLearner, Result
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
+from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed
+from al_lightning.rounds import fresh_trainer
+from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.trainer import Scores, score
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SKIP",
+    "ActiveLearner",
+    "Bill",
+    "Budget",
+    "DatasetOracle",
+    "Doubling",
+    "Entropy",
+    "EveryK",
+    "FitPlan",
+    "Fixed",
+    "FunctionOracle",
+    "Growing",
+    "History",
+    "KCenterGreedy",
+    "Layer",
+    "LeastConfidence",
+    "Listed",
+    "Margin",
+    "Outputs",
+    "PoolDataModule",
+    "Prices",
+    "Random",
+    "RandomShare",
+    "RawInputs",
+    "Reason",
+    "Representatives",
+    "Result",
+    "RoundPlateau",
+    "RoundRecord",
+    "Scores",
+    "StallDetection",
+    "WarmStart",
+    "WholePool",
+    "fresh_trainer",
+    "score",
+]

@@ -1,0 +1,40 @@
+"""Active-learning metrics in whatever logger the user's Trainer has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lightning.pytorch.loggers import Logger
+
+from al_lightning.history import RoundRecord
+
+
+def round_metrics(record: RoundRecord) -> dict[str, float]:
+    """A round as flat metrics: ``al/labels`` is what the others are drawn against."""
+    metrics: dict[str, float] = {
+        "al/labels": record.labelled,
+        "al/round": record.round,
+        "al/queried": record.queried,
+        "al/candidates": record.candidates,
+        "al/epochs": record.epochs,
+        "al/attempts": record.attempts,
+        **{f"al/{name}": value for name, value in record.cost.items()},
+        **{f"al/{name}": value for name, value in record.metrics.items()},
+    }
+    if record.agreement is not None:
+        metrics["al/agreement"] = record.agreement
+    return metrics
+
+
+def log_round(loggers: Iterable[Logger], record: RoundRecord, step: int) -> None:
+    """Log a round at the step the Trainer's own metrics have reached, so that the axis never goes back.
+
+    W&B gets ``al/labels`` as the x-axis of every ``al/`` metric.
+    """
+    for logger in loggers:
+        define = getattr(getattr(logger, "experiment", None), "define_metric", None)  # W&B, without importing it
+        if callable(define):
+            define("al/labels")
+            define("al/*", step_metric="al/labels")
+        logger.log_metrics(round_metrics(record), step=step)
+        logger.save()

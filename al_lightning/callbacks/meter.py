@@ -1,0 +1,91 @@
+"""Meter: what a fit did, for the ledger."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback
+
+from al_lightning.cost.flops import FlopMeter, batch_length
+
+
+class Meter(Callback):
+    """Counts records, epochs and seconds of one fit, and measures FLOPs on its first batches.
+
+    Args:
+        flops: where FLOPs per record are kept.
+        kind: name of this fit's training pass there; parts that are frozen make another kind.
+
+    Attributes:
+        trained: records that went forward and backward on this rank.
+        validated: records that went through validation on this rank.
+        epochs: epochs finished.
+        train_seconds: seconds inside the training loop, validation excluded.
+        validate_seconds: seconds inside validation.
+    """
+
+    al_shared = True
+
+    def __init__(self, flops: FlopMeter, kind: str) -> None:
+        self.flops, self.kind = flops, kind
+        self.trained = self.validated = self.epochs = 0
+        self.train_seconds = self.validate_seconds = 0.0
+        self._train_began: float | None = None
+        self._validate_began = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._train_began, self.validate_seconds_before = time.perf_counter(), self.validate_seconds
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.flops.start(self.kind)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        records = batch_length(batch)
+        self.trained += records
+        self.flops.stop(self.kind, records)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs += 1
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._train_began is not None:
+            validated = self.validate_seconds - self.validate_seconds_before
+            self.train_seconds = time.perf_counter() - self._train_began - validated
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validate_began = time.perf_counter()
+
+    def on_validation_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.flops.start("validate")
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        records = batch_length(batch)
+        self.validated += records
+        self.flops.stop("validate", records)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validate_seconds += time.perf_counter() - self._validate_began
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.flops.cancel()

@@ -1,0 +1,151 @@
+"""WarmStart: where each round's weights come from, and how long they train."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback
+
+from al_lightning.errors import ActiveLearningError
+from al_lightning.fit_plan import FitPlan, Start, Weights, apply_start, frozen, snapshot, train_ids
+from al_lightning.history import History
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.seeds import generator, number
+
+Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
+_START: dict[str, Start] = {
+    "reset": "initial",
+    "keep": "previous",
+    "shrink_perturb": "shrink_perturb",
+    "resume": "previous",
+}
+
+
+def is_stable(history: History, gate: float | None) -> bool:
+    """Whether warm starting may begin: no gate, or agreement between two rounds has reached it once."""
+    return gate is None or any(r.agreement is not None and r.agreement >= gate for r in history.rounds)
+
+
+@dataclass(eq=False)
+class WarmStart(Callback):
+    """A fit policy: reuse weights between rounds, or not.
+
+    Args:
+        mode: ``reset`` to the initial weights (pretrained ones included) and train on everything labelled; ``keep``
+            the previous round's weights; ``shrink_perturb`` them (Ash & Adams, 2020); ``resume`` on the new labels
+            with ``replay`` times as many old ones (continual active learning, Das et al., 2023). No default: plain
+            warm starting costs accuracy on some models, resetting costs compute on all.
+        epochs: epochs of a round that starts warm; None means the Trainer's own.
+        first_epochs: epochs of a round that starts cold; None means the Trainer's own.
+        replay: old records per new one under ``resume``.
+        freeze: prefixes of parameter names that do not train once weights are warm.
+        shrink: factor of the previous weights under ``shrink_perturb``.
+        perturb: factor of fresh weights under ``shrink_perturb``.
+        gate: agreement (Cohen's kappa on the stop set, 0 to 1) between two rounds that must be reached once before
+            any round starts warm; needs ``ActiveLearner(stop_set=...)``. None: warm from the second round.
+        final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
+            the last round's model.
+        final_epochs: epochs of the consolidating fit; None means the Trainer's own.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    mode: Mode
+    epochs: int | None = None
+    first_epochs: int | None = None
+    replay: float = 1.0
+    freeze: tuple[str, ...] = ()
+    shrink: float = 0.4
+    perturb: float = 0.1
+    gate: float | None = None
+    final: Literal["initial", "previous"] | None = None
+    final_epochs: int | None = None
+
+    al_shared = True
+
+    _initial: Weights = field(default_factory=dict, init=False, repr=False)
+    _fits: int = field(default=0, init=False, repr=False)
+    _labelled: int = field(default=0, init=False, repr=False)
+    _frozen: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.freeze = tuple(self.freeze)
+        if self.mode not in _START:
+            raise ValueError(f"WarmStart(mode={self.mode!r}): allowed are {', '.join(_START)}.")
+        for name in ("epochs", "first_epochs", "final_epochs"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"WarmStart({name}={value!r}): epochs are an int of at least 1, or None.")
+        if self.replay < 0:
+            raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")
+        if self.gate is not None and not 0 < self.gate <= 1:
+            raise ValueError(f"WarmStart(gate={self.gate}): an agreement, allowed: 0 < gate <= 1, or None.")
+        if self.final not in (None, "initial", "previous"):
+            raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
+
+    def plan(self, history: History) -> FitPlan:
+        """The plan of the next round's fit; a pure function of the history."""
+        warm = bool(history.rounds) and self.mode != "reset" and is_stable(history, self.gate)
+        if not warm:
+            return FitPlan(start="initial", epochs=self.first_epochs)
+        return FitPlan(
+            start=_START[self.mode],
+            epochs=self.epochs,
+            replay=self.replay if self.mode == "resume" else None,
+            freeze=self.freeze,
+            shrink=self.shrink,
+            perturb=self.perturb,
+        )
+
+    def final_plan(self, history: History) -> FitPlan | None:
+        """The plan of the consolidating fit on all labels, nothing frozen."""
+        return None if self.final is None else FitPlan(start=self.final, epochs=self.final_epochs, final=True)
+
+    # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Plan this round, set its epochs, hand the pool the ids to replay."""
+        if stage != "fit":
+            return
+        if self.gate is not None:
+            raise ActiveLearningError(
+                f"WarmStart(gate={self.gate}) needs agreement on a stop set, which a hand-written loop does not "
+                "measure: use ActiveLearner(fit=WarmStart(...), stop_set=...), or gate=None."
+            )
+        self._plan = self.plan(self._own_history())
+        if self._plan.epochs is not None:
+            trainer.fit_loop.max_epochs = self._plan.epochs
+        # Here and not later: schedulers ask for the number of batches before on_fit_start.
+        pool: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self._plan.replay is not None:
+            if not isinstance(pool, PoolDataModule):
+                raise ActiveLearningError("WarmStart('resume') needs fit(model, datamodule=PoolDataModule(...)).")
+            new = len(pool.labelled) - self._labelled
+            pool.train_ids = train_ids(self._plan, pool.labelled, new, generator(0, self._fits, "replay"))
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the module its start weights and freeze what is frozen."""
+        if not self._initial:
+            self._initial = snapshot(pl_module)
+        else:
+            apply_start(pl_module, self._plan, initial=self._initial, seed=number(0, self._fits, "start"))
+        self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Count the fit and unfreeze."""
+        if stage == "fit":
+            self._frozen.close()
+            pool: Any = trainer.datamodule  # type: ignore[attr-defined]
+            if isinstance(pool, PoolDataModule):
+                pool.train_ids, self._labelled = None, len(pool.labelled)
+            self._fits += 1
+
+    def _own_history(self) -> History:
+        from al_lightning.history import RoundRecord
+
+        past = tuple(RoundRecord(round=i + 1, labelled=0, queried=0) for i in range(self._fits))
+        return History(rounds=past, pool_size=0, unlabelled=0)

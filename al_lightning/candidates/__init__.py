@@ -1,0 +1,18 @@
+"""Candidate selectors: features and past scores decide which records are worth inferring. None sees the model."""
+
+from al_lightning.candidates.base import CandidateSelector, State
+from al_lightning.candidates.every_k import EveryK
+from al_lightning.candidates.random_share import RandomShare
+from al_lightning.candidates.representatives import Representatives, cluster_worth, draw_from_clusters
+from al_lightning.candidates.whole import WholePool
+
+__all__ = [
+    "CandidateSelector",
+    "EveryK",
+    "RandomShare",
+    "Representatives",
+    "State",
+    "WholePool",
+    "cluster_worth",
+    "draw_from_clusters",
+]

@@ -1,0 +1,32 @@
+"""A random share of the pool: the cheaper selector every other one has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from al_lightning.candidates.base import CandidateSelector, State, check_share, share_to_count
+from al_lightning.pool.view import PoolView
+
+
+@dataclass(frozen=True)
+class RandomShare(CandidateSelector):
+    """Infer a fresh random share of the unlabelled records each round.
+
+    Source: S. Ertekin et al., "Learning on the border: active learning in imbalanced data classification", CIKM 2007;
+    D. Yoo and I. S. Kweon, "Learning loss for active learning", CVPR 2019.
+
+    Args:
+        share: fraction of the unlabelled records, ``0 < share <= 1``. Never fewer records than the query needs.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        check_share(self.share, type(self).__name__)
+
+    def _propose(
+        self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
+    ) -> tuple[np.ndarray, State]:
+        return rng.choice(view.unlabelled, size=share_to_count(self.share, view, size), replace=False), state

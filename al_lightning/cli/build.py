@@ -1,0 +1,157 @@
+"""From a composed configuration to the parts of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from omegaconf import DictConfig, OmegaConf
+
+from al_lightning.errors import ActiveLearningError
+from al_lightning.learner import ActiveLearner, OnRound
+from al_lightning.pool.datamodule import PoolDataModule
+
+_LONGEST_NAME = 120
+
+
+class BadOption(ActiveLearningError):
+    """An option of the command that no part accepts."""
+
+
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C while rounds were running."""
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    model: L.LightningModule
+    pool: PoolDataModule
+    learner: ActiveLearner
+
+
+def folder_name(overrides: str) -> str:
+    """A command line's overrides as the name of a folder: one level deep, not too long, the same every time.
+
+    Args:
+        overrides: as Hydra joins them, ``query=margin,seed=1``.
+    """
+    name = overrides.replace("/", "|")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    return name or "default"
+
+
+def register_resolvers() -> None:
+    """Make ``${folder_name:...}`` known to configuration files."""
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def part(cfg: DictConfig, name: str, **extra: Any) -> Any:
+    """Build one part.
+
+    Args:
+        cfg: the whole configuration.
+        name: its key, dots allowed.
+        **extra: further arguments of the part.
+
+    Raises:
+        BadOption: the part refuses a setting.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(OmegaConf.select(cfg, name), **extra, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ActiveLearningError):
+            raise cause from None
+        reason = str(cause) if isinstance(cause, ValueError) else str(error)
+        raise BadOption(f"{name}: {reason}") from error
+
+
+def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
+    """Build a run. The same seed gives the same first weights, whatever else differs.
+
+    Args:
+        cfg: a composed ``conf/run.yaml``.
+        on_round: see :class:`~al_lightning.learner.ActiveLearner`.
+
+    Raises:
+        BadOption: a part refuses a setting.
+        ActiveLearningError: parts that do not fit together.
+    """
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    pool = part(cfg, "data")
+    L.seed_everything(cfg.seed, verbose=False)
+    model = part(cfg, "model")
+    trainer = part(cfg, "trainer", logger=part(cfg, "logger") if cfg.get("logger") else False)
+    try:
+        learner = ActiveLearner(
+            trainer,
+            query=part(cfg, "query"),
+            candidates=part(cfg, "candidates"),
+            round_size=part(cfg, "round_size"),
+            fit=part(cfg, "fit"),
+            stop=[part(cfg, f"stop.{rule}") for rule in cfg.get("stop") or {}],
+            oracle=part(cfg, "oracle"),
+            prices=part(cfg, "prices"),
+            stop_set=cfg.stop_set,
+            run_dir=cfg.run_dir,
+            seed=cfg.seed,
+            on_round=on_round,
+        )
+    except ValueError as error:
+        raise BadOption(str(error)) from error
+    return Parts(model, pool, learner)
+
+
+def evaluate(cfg: DictConfig, model: L.LightningModule, pool: PoolDataModule) -> dict[str, float]:
+    """What the model logs on the test data. For reports only: it is off the bill, and draws nothing.
+
+    Args:
+        cfg: the configuration the Trainer is built from.
+        model: its weights are not changed.
+        pool: holds the test data; without any, the result is empty.
+    """
+    if not is_overridden("test_dataloader", pool, L.LightningDataModule):
+        return {}
+    with isolate_rng():
+        found = part(cfg, "trainer", logger=False).test(model, datamodule=pool, verbose=False)
+    return {name: float(value) for metrics in found for name, value in metrics.items()}
+
+
+def be_quiet() -> None:
+    """Keep Lightning's advice to people who write training scripts off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers",
+        "The number of training batches .* is smaller than the logging interval",
+        ".*isinstance.treespec, LeafSpec.. is deprecated",
+        "Experiment logs directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into Interrupted; inside a fit, Lightning has made a SystemExit of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise Interrupted from None
+        raise

@@ -1,0 +1,49 @@
+"""The command ``al-lightning``: every command has a verb."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+USAGE = """\
+usage: al-lightning VERB [option=value ...]
+
+verbs:
+  run       one active-learning run; with -m and several values of an option, a sweep
+  compare   the same labels, model and recipe in several ways, as a table and curves
+
+al-lightning VERB --help lists the options of a verb; al-lightning --version says the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point.
+
+    Args:
+        arguments: of the command line, the program's name excluded; default: those of this process.
+
+    Returns:
+        Exit code: 0, 1 for an error, 2 for a command that does not exist, 130 after Ctrl-C.
+    """
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if verb == "--version":
+        print(f"al-lightning {version('al_lightning')}")
+        return 0
+    if verb not in ("run", "compare"):
+        print(f"al-lightning: no verb {verb!r}; allowed: run, compare\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        if verb == "run":
+            from al_lightning.cli.run import run as command
+        else:
+            from al_lightning.cli.compare import compare as command
+        return command(rest)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

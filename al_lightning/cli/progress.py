@@ -1,0 +1,58 @@
+"""Progress on a terminal: labels bought so far, and what the model is worth with them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from al_lightning.history import RoundRecord
+
+
+class RoundsBar:
+    """A bar of labels, for one run or for several in turn.
+
+    Args:
+        console: where to.
+        runs: how many there will be; more than one adds a bar of runs.
+    """
+
+    def __init__(self, console: Console, runs: int = 1) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._all: TaskID | None = None
+        if runs > 1:
+            self._all = self._progress.add_task("all runs", total=runs, unit="runs", note="")
+        self._one = self._progress.add_task("this run", total=None, unit="labels", note="")
+
+    def __enter__(self) -> RoundsBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, name: str, target: int | None) -> None:
+        """Start the bar of a run anew."""
+        self._progress.reset(self._one, description=name, total=target, unit="labels", note="")
+
+    def update(self, record: RoundRecord, target: int | None = None) -> None:
+        """Show a round."""
+        note = "  ".join(f"{name} {value:.3f}" for name, value in record.metrics.items())
+        total = {} if target is None else {"total": max(target, record.labelled)}
+        self._progress.update(self._one, completed=record.labelled, note=note, **total)
+
+    def finish(self) -> None:
+        """Count a run."""
+        if self._all is not None:
+            self._progress.advance(self._all)

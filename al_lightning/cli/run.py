@@ -1,0 +1,87 @@
+"""``al-lightning run``: one run, or with ``-m`` a sweep of them, composed by Hydra."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+
+from al_lightning.cli.build import Interrupted, Parts, be_quiet, build, evaluate, interruptible, register_resolvers
+from al_lightning.cli.paths import config_dir
+from al_lightning.cli.progress import RoundsBar
+from al_lightning.errors import ActiveLearningError
+from al_lightning.history import RoundRecord
+from al_lightning.learner import Result
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compose the configuration and run.
+
+    Args:
+        arguments: overrides and Hydra's own flags, the verb excluded.
+
+    Returns:
+        Exit code. Hydra itself exits where the configuration cannot be composed.
+    """
+    register_resolvers()
+    command = sys.argv
+
+    def task(cfg: DictConfig) -> None:
+        sys.argv = command  # Lightning starts the other processes of a job with this command line
+        code = run_one(cfg)
+        if code:
+            raise SystemExit(code)
+
+    sys.argv = [command[0], *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="run")(task)()
+    finally:
+        sys.argv = command
+    return 0
+
+
+def run_one(cfg: DictConfig) -> int:
+    """Run what a configuration says, and tell how it went.
+
+    Args:
+        cfg: a composed ``conf/run.yaml``.
+
+    Returns:
+        Exit code: 0, 1 for an error of this library, 130 after Ctrl-C.
+    """
+    be_quiet()
+    console, errors = Console(quiet=rank_zero_only.rank != 0), Console(stderr=True)
+    try:
+        with interruptible(), RoundsBar(console) as bar:
+            parts = build(cfg, lambda record, model: _show(bar, cfg, record))
+            result = parts.learner.fit(parts.model, parts.pool)
+    except ActiveLearningError as error:
+        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        return 1
+    except Interrupted:
+        errors.print(f"Interrupted. The same command goes on from here: {cfg.run_dir}", markup=False)
+        return 130
+    _report(console, cfg, parts, result)
+    return 0
+
+
+def _show(bar: RoundsBar, cfg: DictConfig, record: RoundRecord) -> None:
+    bar.update(record, target=cfg.labels)
+
+
+def _report(console: Console, cfg: DictConfig, parts: Parts, result: Result) -> None:
+    metrics = evaluate(cfg, parts.model, parts.pool)
+    lines = [
+        str(result.bill),
+        f"ended: {result.reason}",
+        *(f"{name}: {value:.4f}" for name, value in metrics.items()),
+        f"weights: {result.best_model_path}",
+        f"run folder: {result.run_dir}",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+

@@ -1,0 +1,137 @@
+"""The bill: the ledger, priced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from al_lightning.cost.ledger import PHASES, Entry
+from al_lightning.cost.prices import Prices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """All work of one phase."""
+
+    records: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Line | Entry) -> Line:
+        return Line(
+            records=self.records + other.records,
+            flops=self.flops + other.flops,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What a run cost, all-in.
+
+    Args:
+        lines: work by phase.
+        labels: labels bought, those of the validation data included.
+        reference: one training from fresh weights on the final labels with the declared recipe, the denominator of
+            rho; None while it is unknown (nothing trained yet, or a Trainer without an epoch or step limit).
+        prices: what the labels and the hours are priced at.
+    """
+
+    lines: dict[str, Line] = field(default_factory=dict)
+    labels: int = 0
+    reference: Line | None = None
+    prices: Prices = field(default_factory=Prices)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], *, labels: int, prices: Prices, reference: Line | None = None) -> Bill:
+        """Add up ledger entries."""
+        lines: dict[str, Line] = {}
+        for entry in entries:
+            lines[entry.phase] = lines.get(entry.phase, Line()) + entry
+        ordered = {phase: lines[phase] for phase in PHASES if phase in lines}
+        return cls(lines=ordered, labels=labels, reference=reference, prices=prices)
+
+    @property
+    def total(self) -> Line:
+        """All phases together."""
+        return sum(self.lines.values(), Line())
+
+    @property
+    def flops(self) -> float:
+        """All floating-point operations."""
+        return self.total.flops
+
+    @property
+    def seconds(self) -> float:
+        """All wall-clock seconds."""
+        return self.total.seconds
+
+    @property
+    def records_trained(self) -> int:
+        """Forward-and-backward passes, aborted fits included."""
+        return sum(self.lines[p].records for p in ("train", "aborted") if p in self.lines)
+
+    @property
+    def records_inferred(self) -> int:
+        """Forward passes for selection: scoring, embedding and the stop set."""
+        return sum(self.lines[p].records for p in ("score", "embed", "agree") if p in self.lines)
+
+    @property
+    def label_money(self) -> float:
+        """Price of the labels."""
+        return self.labels * self.prices.label
+
+    @property
+    def compute_money(self) -> float:
+        """Price of the hours."""
+        return self.seconds / 3600 * self.prices.hour
+
+    @property
+    def money(self) -> float:
+        """Labels and compute."""
+        return self.label_money + self.compute_money
+
+    @property
+    def rho(self) -> float | None:
+        """All FLOPs spent / FLOPs of one training on the final labels; None without a reference."""
+        return self.flops / self.reference.flops if self.reference and self.reference.flops else None
+
+    @property
+    def rho_seconds(self) -> float | None:
+        """The same in wall-clock seconds."""
+        return self.seconds / self.reference.seconds if self.reference and self.reference.seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The bill as JSON-able data, derived numbers included."""
+        return {
+            "labels": self.labels,
+            "records_trained": self.records_trained,
+            "records_inferred": self.records_inferred,
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "label_money": self.label_money,
+            "compute_money": self.compute_money,
+            "money": self.money,
+            "currency": self.prices.currency,
+            "prices": {"label": self.prices.label, "hour": self.prices.hour},
+            "rho": self.rho,
+            "rho_seconds": self.rho_seconds,
+            "flops_reference": self.reference.flops if self.reference else None,
+            "seconds_reference": self.reference.seconds if self.reference else None,
+            "phases": {
+                phase: {"records": line.records, "flops": line.flops, "seconds": line.seconds}
+                for phase, line in self.lines.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
+        rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
+        rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        rows += [
+            f"{self.labels:,} labels {self.label_money:.2f} + compute {self.compute_money:.4f} = "
+            f"{self.money:.2f} {self.prices.currency} (at {self.prices})"
+        ]
+        rho = "unknown: no epoch or step limit to refer to" if self.rho is None else f"{self.rho:.2f}"
+        return "\n".join([*rows, f"rho = {rho}"])

@@ -1,0 +1,57 @@
+"""The ledger: every unit of work, as it happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+PHASES = ("embed", "cluster", "score", "select", "agree", "train", "validate", "aborted")
+"""What work is for. ``agree`` is the stop set; ``aborted`` is all work of a fit that was thrown away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Work of one kind in one round.
+
+    Args:
+        phase: one of :data:`PHASES`.
+        round: queries committed when the work was done.
+        records: records that went through the model (or the algorithm), epochs counted.
+        flops: floating-point operations, 2 per multiply-add, measured on the user's model.
+        seconds: wall-clock time.
+    """
+
+    phase: str
+    round: int
+    records: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise ValueError(f"phase is {self.phase!r}; allowed: {', '.join(PHASES)}.")
+
+
+class Stopwatch:
+    """Seconds of a ``with`` block, readable inside and after it."""
+
+    def __init__(self) -> None:
+        self._start = self._end = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the block began, until it ended."""
+        return (self._end or time.perf_counter()) - self._start
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[Stopwatch]:
+        """Time the block."""
+        watch = cls()
+        watch._start = time.perf_counter()
+        try:
+            yield watch
+        finally:
+            watch._end = time.perf_counter()

@@ -1,0 +1,32 @@
+"""What labels and compute cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """Prices of a label and of an hour of the machine that trains and scores.
+
+    Args:
+        label: price of one label. The default, 0.036, is three annotators at 0.012 USD each, SageMaker Ground Truth's
+            public price for image or text classification with Mechanical Turk (2026).
+        hour: price of one hour of compute. The default, 0.526, is AWS's on-demand price of a g4dn.xlarge in USD.
+        currency: what the two are in.
+
+    Raises:
+        ValueError: a negative price.
+    """
+
+    label: float = 0.036
+    hour: float = 0.526
+    currency: str = "USD"
+
+    def __post_init__(self) -> None:
+        for name, value in (("label", self.label), ("hour", self.hour)):
+            if not value >= 0:
+                raise ValueError(f"Prices({name}={value}): a price is a number of {self.currency}, 0 or more.")
+
+    def __str__(self) -> str:
+        return f"{self.label:g} {self.currency} a label, {self.hour:g} {self.currency} a compute hour"

@@ -1,0 +1,98 @@
+"""What can go wrong, as vocabulary: every error names the value, what is allowed, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def _some(values: Iterable[object], most: int = 10) -> str:
+    """``1, 2, 3, ... (12 in all)``: enough to find the culprit, never a screenful."""
+    values = list(values)
+    shown = ", ".join(str(v) for v in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
+class ActiveLearningError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class PoolExhausted(ActiveLearningError):
+    """More records were asked for than the pool still has."""
+
+    def __init__(self, requested: int, available: int, what: str = "unlabelled records") -> None:
+        super().__init__(
+            f"{requested} {what} requested, {available} available. "
+            f"Ask for at most {available}, or add records to the pool."
+        )
+        self.requested = requested
+        self.available = available
+
+
+class PoolChanged(ActiveLearningError):
+    """The dataset behind the pool is not the one this run started with."""
+
+
+class PoolError(ActiveLearningError):
+    """A dataset, an id or a label the pool cannot use."""
+
+
+class RunMismatch(ActiveLearningError):
+    """The run folder holds a run with another configuration."""
+
+    def __init__(self, folder: object, differing: dict[str, tuple[object, object]]) -> None:
+        rows = "\n".join(f"  {k}: the folder has {a!r}, this run has {b!r}" for k, (a, b) in differing.items())
+        super().__init__(
+            f"{folder} belongs to a run with another configuration. Differing keys:\n{rows}\n"
+            "Choose another run_dir, or start with the folder's configuration."
+        )
+        self.keys = tuple(differing)
+
+
+class RunLocked(ActiveLearningError):
+    """Another process is working on the run folder."""
+
+
+class UnsupportedTrainer(ActiveLearningError):
+    """A Trainer that rounds cannot be built from."""
+
+
+class UnsupportedModel(ActiveLearningError):
+    """A model that loses its weights, or cannot be scored."""
+
+
+class OutputMismatch(ActiveLearningError):
+    """The model's output is not what the task says."""
+
+
+class BadScores(ActiveLearningError):
+    """Scores that are NaN or infinite; never patched."""
+
+    def __init__(self, ids: Sequence[int], name: str = "score") -> None:
+        super().__init__(
+            f"{name} is NaN or infinite for ids {_some(ids)}. "
+            "Look at these records and at the model's outputs for them; no value is patched in."
+        )
+        self.ids = tuple(int(i) for i in ids)
+
+
+class UnknownMonitor(ActiveLearningError):
+    """A monitored quantity that the model never logged."""
+
+    def __init__(self, monitor: str, available: Iterable[str], who: str) -> None:
+        names = sorted(available)
+        super().__init__(
+            f"{who} monitors {monitor!r}, which is not available. Available: {', '.join(names) or 'nothing'}. "
+            f"Log it with self.log({monitor!r}, ...) in your LightningModule, or monitor one that is."
+        )
+        self.available = tuple(names)
+
+
+class FeaturesMissing(ActiveLearningError):
+    """Features were asked for that the pool does not have, or not yet."""
+
+
+class MissingExtra(ActiveLearningError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'al_lightning[{extra}]'")

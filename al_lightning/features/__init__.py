@@ -1,0 +1,1 @@
+"""Features: one vector per record, and the clusters they form."""

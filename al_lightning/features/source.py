@@ -1,0 +1,100 @@
+"""Where one vector per record comes from when the user does not bring an array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from al_lightning.cost.flops import FlopMeter
+from al_lightning.errors import FeaturesMissing
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.items import read
+from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.trainer import run_inference
+
+
+@dataclass(frozen=True)
+class RawInputs:
+    """The inputs themselves, flattened: good for tabular data and small images, free of FLOPs."""
+
+    def compute(self, pool: PoolDataModule) -> np.ndarray:
+        """``(N, d)`` float32.
+
+        Raises:
+            FeaturesMissing: inputs that are not numbers of one common shape.
+        """
+        data, rows = pool.eval_data, []
+        for start in range(0, pool.size, 1024):
+            for item in read(data, range(start, min(start + 1024, pool.size))):
+                value = pool.items.without_target(item)
+                if not isinstance(value, Tensor | np.ndarray):
+                    raise FeaturesMissing(
+                        f"RawInputs() needs inputs that are tensors or arrays, got {type(value).__name__}. Pass "
+                        "PoolDataModule(features=...) an (N, d) array, or Layer(...)."
+                    )
+                rows.append(np.asarray(value, dtype=np.float32).reshape(-1))
+        if len({row.shape for row in rows}) > 1:
+            raise FeaturesMissing("RawInputs() needs inputs of one shape; pass an (N, d) array, or Layer(...).")
+        return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The output of a named layer of the model, flattened.
+
+    Args:
+        name: as in ``model.named_modules()``.
+        pretrained: whether the layer knows something before the first fit. A layer of an untrained network is noise,
+            and is refused until a round has been fitted.
+    """
+
+    name: str
+    pretrained: bool = False
+
+    def compute(
+        self, pool: PoolDataModule, *, trainer: L.Trainer, model: L.LightningModule, meter: FlopMeter, fitted: bool
+    ) -> tuple[np.ndarray, float]:
+        """``(N, d)`` float32 and the FLOPs it took: one forward pass over the whole pool.
+
+        Raises:
+            FeaturesMissing: no such layer, or nothing has been fitted yet and the layer is not pretrained.
+        """
+        if not (fitted or self.pretrained):
+            raise FeaturesMissing(
+                f"Layer({self.name!r}) of a model that has not been fitted is noise. Features are there from the "
+                "second query on; if these weights are pretrained, say so: Layer(..., pretrained=True)."
+            )
+        modules = dict(getattr(model, "_orig_mod", model).named_modules())
+        if self.name not in modules:
+            raise FeaturesMissing(f"the model has no layer {self.name!r}; it has {', '.join(n for n in modules if n)}.")
+        with _captured(modules[self.name]) as features:
+            arrays, flops, _, _ = run_inference(trainer, model, pool, np.arange(pool.size), features, meter)
+        return arrays["features"], flops
+
+
+class _captured:
+    """Payload that returns what a layer put out during the last forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._last: Tensor | None = None
+
+    def __enter__(self) -> Callable[[Outputs], dict[str, Tensor]]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._last = output if isinstance(output, Tensor) else output[0]
+
+        self._handle = self._module.register_forward_hook(keep)
+        return self._payload
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _payload(self, outputs: Outputs) -> dict[str, Tensor]:
+        assert self._last is not None, "the layer did not run in the forward pass"
+        return {"features": torch.flatten(self._last, start_dim=1)}

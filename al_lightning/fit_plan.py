@@ -1,0 +1,155 @@
+"""How a round is trained: a plan, and the weights it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from al_lightning.history import History
+
+Start = Literal["initial", "previous", "shrink_perturb"]
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """What one fit does.
+
+    Args:
+        start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those shrunk and
+            perturbed.
+        epochs: epochs, or None for the Trainer's own.
+        replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
+            old ones, drawn at random.
+        freeze: prefixes of parameter names that do not train.
+        shrink: factor of the previous weights under ``shrink_perturb``.
+        perturb: factor of fresh weights under ``shrink_perturb``.
+        final: whether this is the consolidating fit that makes the delivered model.
+    """
+
+    start: Start = "initial"
+    epochs: int | None = None
+    replay: float | None = None
+    freeze: tuple[str, ...] = ()
+    shrink: float = 0.4
+    perturb: float = 0.1
+    final: bool = False
+
+
+class FitPolicy(Protocol):
+    """Plans every fit of a run from what has happened so far."""
+
+    def plan(self, history: History) -> FitPlan:
+        """The plan of the next round's fit."""
+
+    def final_plan(self, history: History) -> FitPlan | None:
+        """The plan of the consolidating fit after the last round, or None to deliver the last round's model."""
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers on the CPU, unwrapped of ``torch.compile``."""
+    source = getattr(model, "_orig_mod", model)
+    return {name: value.detach().cpu().clone() for name, value in source.state_dict().items()}
+
+
+def load(model: nn.Module, weights: Weights) -> None:
+    """Put a snapshot back."""
+    getattr(model, "_orig_mod", model).load_state_dict(weights)
+
+
+def reinitialise(model: nn.Module, seed: int) -> None:
+    """Draw new weights: the model's own ``reset_parameters()`` if it has one, else that of every submodule.
+
+    Args:
+        model: changed in place.
+        seed: of the draw; the global generator is left as it was.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        own = getattr(model, "reset_parameters", None)
+        if callable(own):
+            own()
+            return
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def apply_start(model: nn.Module, plan: FitPlan, *, initial: Weights, seed: int) -> None:
+    """Give the model the weights the plan starts from.
+
+    Shrink and perturb: ``shrink * previous + perturb * fresh`` on floating-point parameters (Ash & Adams, 2020,
+    arXiv:1910.08475); buffers, such as BatchNorm's statistics, stay as they are.
+
+    Args:
+        model: holds the previous round's weights; changed in place.
+        plan: the plan.
+        initial: the weights of the run's start.
+        seed: of the fresh weights.
+    """
+    if plan.start == "initial":
+        load(model, initial)
+    elif plan.start == "shrink_perturb":
+        previous = {name: p.detach().clone() for name, p in model.named_parameters()}
+        load(model, initial)
+        reinitialise(model, seed)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.mul_(plan.perturb).add_(previous[name].to(p.device), alpha=plan.shrink)
+
+
+def train_ids(plan: FitPlan, labelled: np.ndarray, new: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Ids a fit reads per epoch, or None for all labelled ones.
+
+    Args:
+        plan: the plan.
+        labelled: ids in the order of labelling, ``(L,)``.
+        new: how many at the end are new.
+        rng: draws the replayed ones.
+    """
+    if plan.replay is None or new >= len(labelled):
+        return None
+    old, fresh = labelled[: len(labelled) - new], labelled[len(labelled) - new :]
+    count = min(len(old), round(plan.replay * new))
+    return np.concatenate([fresh, rng.choice(old, size=count, replace=False)])
+
+
+@contextmanager
+def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
+    """Keep parts of the model from training: no gradients, and eval mode, so that BatchNorm's statistics stay too.
+
+    Args:
+        model: changed in place, restored after.
+        prefixes: of parameter names, at module boundaries (``"net.0"`` does not mean ``"net.01"``).
+
+    Raises:
+        ValueError: a prefix that names nothing.
+    """
+
+    def inside(name: str, prefix: str) -> bool:
+        return name == prefix or name.startswith(prefix + ".")
+
+    for prefix in prefixes:
+        if not any(inside(name, prefix) for name, _ in model.named_parameters()):
+            names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+            raise ValueError(f"freeze={prefix!r} names no parameter; top-level names are {', '.join(names)}.")
+    stopped = [p for name, p in model.named_parameters() if p.requires_grad and any(inside(name, x) for x in prefixes)]
+    still = [m for name, m in model.named_modules() if m.training and any(inside(name, x) for x in prefixes)]
+    for p in stopped:
+        p.requires_grad_(False)
+    for m in still:
+        m.train(False)
+    try:
+        yield
+    finally:
+        for p in stopped:
+            p.requires_grad_(True)
+        for m in still:
+            m.train(True)

@@ -1,0 +1,90 @@
+"""What has happened so far, as plain data: the only thing that policies, sizes and stopping rules decide on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from al_lightning.cost.bill import Bill
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something was decided: a kind to branch on, a sentence to read, the numbers behind it.
+
+    Args:
+        kind: for example ``"plateau"``, ``"stall"``, ``"budget"``, ``"exhausted"``, ``"waiting"``, ``"gave_up"``.
+        sentence: one sentence for people.
+        numbers: JSON-able values the decision was made from.
+    """
+
+    kind: str
+    sentence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One trained round.
+
+    Args:
+        round: number of queries committed when the model was trained, 1 for the first fit.
+        labelled: records with a label when the model was trained.
+        queried: size of the query that opened the round.
+        metrics: what the user's module logged, of the weights that were kept.
+        epochs: epochs trained.
+        start: where the weights came from (see :class:`~al_lightning.fit_plan.FitPlan`).
+        attempts: fits this round took; more than one after a stall.
+        restarted: whether the weights were drawn anew for this round after a stall.
+        agreement: Cohen's kappa with the previous round's predictions on the stop set, or None.
+        candidates: records inferred to make the query that opened the round.
+        stale: records of that query picked by an earlier round's score.
+        final: whether this is the consolidating fit at the end.
+        cost: FLOPs, seconds and money spent up to and including this fit.
+    """
+
+    round: int
+    labelled: int
+    queried: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: int = 0
+    start: str = "initial"
+    attempts: int = 1
+    restarted: bool = False
+    agreement: float | None = None
+    candidates: int = 0
+    stale: int = 0
+    final: bool = False
+    cost: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON-able data; ``RoundRecord(**data)`` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Everything a decision may look at.
+
+    Args:
+        rounds: the rounds trained so far, oldest first, the final fit excluded.
+        pool_size: records in the pool.
+        unlabelled: records that may still be queried.
+        labelled: records with a label now.
+        round: queries committed so far.
+        bill: what has been spent so far.
+    """
+
+    rounds: tuple[RoundRecord, ...] = ()
+    pool_size: int
+    unlabelled: int
+    labelled: int = 0
+    round: int = 0
+    bill: Bill = field(default_factory=Bill)
+
+    def values(self, monitor: str) -> list[float]:
+        """The monitored value of every round that has it, oldest first."""
+        return [r.metrics[monitor] for r in self.rounds if monitor in r.metrics]

@@ -1,0 +1,337 @@
+"""ActiveLearner: borrows the user's Trainer and drives the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+
+from al_lightning.callbacks.round_plateau import RoundPlateau
+from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.candidates.base import CandidateSelector
+from al_lightning.candidates.whole import WholePool
+from al_lightning.cost.bill import Bill
+from al_lightning.cost.budget import Budget
+from al_lightning.cost.prices import Prices
+from al_lightning.errors import PoolExhausted
+from al_lightning.fit_plan import FitPolicy, load, snapshot
+from al_lightning.history import History, Reason, RoundRecord
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, plain
+from al_lightning.query.base import Strategy
+from al_lightning.query.random import Random
+from al_lightning.round_size import RoundSize
+from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
+from al_lightning.run import Run
+from al_lightning.seeds import generator
+from al_lightning.settings import describe, describe_model
+from al_lightning.steps.select import as_query, select
+from al_lightning.steps.train import keep, restart, train
+
+StoppingRule = Callable[[History], Reason | None]
+OnRound = Callable[[RoundRecord, L.LightningModule], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to.
+
+    Args:
+        bill: everything it spent; ``bill.rho`` is its overhead factor.
+        history: one record per trained round, the consolidating fit last if there was one.
+        labelled: ids with a label, in the order of labelling.
+        model: the user's module, holding the delivered weights.
+        trainer: the copy of the Trainer that ran the last fit; None if this call trained nothing.
+        best_model_path: best checkpoint of the last fit where a ModelCheckpoint monitors, else the run's weights file.
+        reason: why the run ended, or what it waits for.
+        run_dir: its folder.
+    """
+
+    bill: Bill
+    history: tuple[RoundRecord, ...]
+    labelled: np.ndarray
+    model: L.LightningModule
+    trainer: L.Trainer | None
+    best_model_path: str
+    reason: Reason
+    run_dir: Path
+
+    @property
+    def rho(self) -> float | None:
+        """All compute spent / one training on the labels the run ended with, in FLOPs."""
+        return self.bill.rho
+
+
+class ActiveLearner:
+    """Drive active-learning rounds with the Trainer you have.
+
+    The Trainer is never changed: every round runs on a fresh copy of it. A run that is interrupted goes on when the
+    same call is made with the same ``run_dir``, to the same labelled ids.
+
+    Args:
+        trainer: an unused Trainer, or a function that builds one. WarmStart, RoundPlateau and StallDetection among its
+            callbacks are adopted as ``fit`` and ``stop``.
+        query: strategy that picks from the candidates.
+        round_size: how many records each query takes; the first is drawn by ``initial``.
+        run_dir: the run's folder.
+        candidates: which records are inferred each round; default: all unlabelled ones.
+        fit: where each round's weights come from; default: ``WarmStart("reset")``, ordinary active learning.
+        stop: stopping rules, any of which ends the run; StallDetection may be among them.
+        oracle: who answers; default: the labels the dataset holds.
+        initial: strategy of the first query; it cannot use the model.
+        stop_set: records kept unlabelled for measuring agreement between rounds; 0 measures none.
+        prices: of a label and of an hour.
+        seed: of everything that is drawn.
+        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the Trainer's ``max_epochs``.
+        on_round: called after every fit with its record and the model, on every rank.
+    """
+
+    def __init__(
+        self,
+        trainer: TrainerSource,
+        *,
+        query: Strategy,
+        round_size: RoundSize,
+        run_dir: str | Path,
+        candidates: CandidateSelector | None = None,
+        fit: FitPolicy | None = None,
+        stop: Sequence[StoppingRule | StallDetection] = (),
+        oracle: Oracle | None = None,
+        initial: Strategy | None = None,
+        stop_set: int = 0,
+        prices: Prices | None = None,
+        seed: int = 0,
+        recipe_epochs: int | None = None,
+        on_round: OnRound | None = None,
+    ) -> None:
+        first = fresh_trainer(trainer)  # validates before anything is spent
+        callbacks = first.callbacks  # type: ignore[attr-defined]
+        rules = [*stop, *(c for c in callbacks if isinstance(c, RoundPlateau | StallDetection))]
+        self.trainer, self.query, self.round_size, self.run_dir = trainer, query, round_size, Path(run_dir)
+        self.candidates = candidates or WholePool()
+        self.policy: FitPolicy = fit or next((c for c in callbacks if isinstance(c, WarmStart)), WarmStart("reset"))
+        self.stall = next((rule for rule in rules if isinstance(rule, StallDetection)), None)
+        self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
+        self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
+        self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
+        self.recipe_epochs = recipe_epochs or max(0, first.max_epochs or 0)
+        self.recipe_steps = max(0, first.max_steps)
+        self._check_settings()
+
+    # ---- the story ---------------------------------------------------------------------------------------------
+
+    def fit(self, model: L.LightningModule, datamodule: PoolDataModule) -> Result:
+        """Run, or go on, until a rule stops it, the pool is exhausted, or answers are waited for.
+
+        Args:
+            model: the user's module; it holds the delivered weights afterwards.
+            datamodule: the pool.
+
+        Returns:
+            The result, with the bill.
+
+        Raises:
+            ActiveLearningError: bad input; what was labelled and spent so far is in ``run_dir``.
+        """
+        steps = {
+            "query": self._query,  # candidates -> scores -> query
+            "label": self._label,  # oracle -> labels
+            "train": self._train,  # plan the fit -> fresh trainer -> fit
+            "decide": self._decide,  # should we stop?
+            "finish": self._finish,  # the consolidating fit
+        }
+        run = self._open(model, datamodule)
+        try:
+            while run.step != "done":
+                if steps[run.step](run) is WAITING:
+                    break
+            return self._result(run)
+        finally:
+            run.close()
+
+    def _query(self, run: Run) -> None:
+        history = run.history
+        size = self._size(history)
+        if size == 0:
+            run.commit("finish", reasons=(_exhausted(history),))
+        elif run.round == 0:
+            run.commit("label", **select(run, candidates=None, strategy=self.initial, size=size))
+        else:
+            run.commit("label", **select(run, candidates=self.candidates, strategy=self.query, size=size))
+
+    def _label(self, run: Run) -> object:
+        open_ids = set(run.pool.state.waiting.tolist())
+        request = run.pool.request(np.array([i for i in run.saved.queries[-1] if i in open_ids]), run.round)
+
+        def ask() -> dict[int, Any]:
+            self.oracle.ask(request)
+            answers = plain(self.oracle.collect())
+            return {i: answers[i] for i in request.ids.tolist() if i in answers}
+
+        answers = run.on_zero(ask)
+        run.pool.check_labels(answers)
+        if len(answers) < len(request.ids):
+            run.commit("label", answers=answers)
+            return WAITING
+        bought = any(answer is not SKIP for answer in answers.values())
+        run.commit("train" if bought else "query", answers=answers)
+        return None
+
+    def _train(self, run: Run) -> None:
+        plan = self.policy.plan(run.history)
+        outcome = train(run, plan, stall=self.stall)
+        if outcome.stalled is not None:
+            self._restart(run, outcome.stalled, outcome.entries)
+            return
+        record = keep(run, plan, outcome, step="decide")
+        if self.on_round is not None:
+            self.on_round(record, run.model)
+
+    def _decide(self, run: Run) -> None:
+        history = run.history
+        stalled = self.stall.across_rounds(history) if self.stall else None
+        if stalled is not None:
+            self._restart(run, stalled, ())
+            return
+        reason = next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
+        run.commit("query" if reason is None else "finish", reasons=() if reason is None else (reason,))
+
+    def _finish(self, run: Run) -> None:
+        plan = self.policy.final_plan(run.history)
+        if plan is None or run.saved.reasons[-1].kind == "gave_up":
+            run.commit("done")
+            return
+        outcome = train(run, plan, stall=None)
+        record = keep(run, plan, outcome, step="done")
+        if self.on_round is not None:
+            self.on_round(record, run.model)
+
+    # ---- its parts ---------------------------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        if self.initial.needs_inference:
+            raise ValueError(
+                f"initial={type(self.initial).__name__}() needs the model, which knows nothing before the first fit: "
+                "use Random() or a strategy on features."
+            )
+        if self.stop_set < 0:
+            raise ValueError(f"stop_set={self.stop_set}: a number of records, 0 or more.")
+        if getattr(self.policy, "gate", None) is not None and not self.stop_set:
+            raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        if self.candidates.reuses_scores and "score" not in self.query.columns:
+            raise ValueError(
+                f"{type(self.candidates).__name__} queries by earlier scores, and {type(self.query).__name__} gives "
+                "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
+            )
+
+    def _open(self, model: L.LightningModule, pool: PoolDataModule) -> Run:
+        first = fresh_trainer(self.trainer, model=model, datamodule=pool)
+        ranks = Ranks(first)
+        ranks.start()
+        materialise(model, first, pool)
+        wanted = [self.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *self._label_limits()]
+        if max(wanted) > pool.size - self.stop_set:
+            raise PoolExhausted(max(wanted), pool.size - self.stop_set)
+
+        def recipe(labels: int) -> int:
+            return labels * self.recipe_epochs or self.recipe_steps * (pool.batch_size or 1)
+
+        run = Run(
+            self.run_dir,
+            source=self.trainer,
+            model=model,
+            pool=pool,
+            ranks=ranks,
+            seed=self.seed,
+            prices=self.prices,
+            config=self._config(model, pool),
+            recipe=recipe if self.recipe_epochs or self.recipe_steps else None,
+        )
+        try:
+            self._begin(run) if run.step == "new" else self._resume(run)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _config(self, model: L.LightningModule, pool: PoolDataModule) -> dict[str, Any]:
+        # Stopping rules, prices and the oracle may change between two starts: a budget can be raised.
+        return {
+            "task": pool.task,
+            "model": describe_model(model),
+            "recipe": {"epochs": self.recipe_epochs, "steps": self.recipe_steps, "batch_size": pool.batch_size},
+            "features": describe(pool.features),
+            "query": describe(self.query),
+            "candidates": describe(self.candidates),
+            "round_size": describe(self.round_size),
+            "fit": describe(self.policy),
+            "initial": describe(self.initial),
+            "stop_set": self.stop_set,
+            "seed": self.seed,
+        }
+
+    def _begin(self, run: Run) -> None:
+        run.initial = snapshot(run.model)
+        state = run.pool.state
+        stop_set = np.sort(state.draw(self.stop_set, generator(self.seed, 0, "stop set")))
+        state.reserve(stop_set)
+        effects: dict[str, Any] = {
+            "meta": {"stop_set": stop_set.tolist(), "stop": describe(self.stop), "attempt": 1, "restarts": 0},
+            "files": {"initial": run.write_weights("initial.pt", run.initial)},
+        }
+        brought = dict(state.labels)  # the user's labels from before the run are its first query
+        if not brought:
+            run.commit("query", **effects)
+            return
+        state.forget(brought)
+        query = as_query(run, np.fromiter(brought, dtype=np.int64))
+        run.commit("train", query=query, answers=brought, round=1, **effects)
+
+    def _resume(self, run: Run) -> None:
+        run.initial = run.read_weights("initial")
+        load(run.model, run.read_weights("weights") if "weights" in run.saved.files else run.initial)
+        if run.step == "done" and run.saved.meta["stop"] != describe(self.stop):
+            # The rules of a finished run have changed, for example to a larger budget: it decides anew.
+            run.commit("decide", meta={"stop": describe(self.stop)})
+
+    def _label_limits(self) -> list[int]:
+        return [rule.labels for rule in self.stop if isinstance(rule, Budget) and rule.labels is not None]
+
+    def _size(self, history: History) -> int:
+        size = min(self.round_size(history), history.unlabelled)
+        return min([size, *(rule.labels_left(history) for rule in self.stop if isinstance(rule, Budget))])
+
+    def _restart(self, run: Run, reason: Reason, entries: Any) -> None:
+        assert self.stall is not None
+        fresh = min(len(run.saved.queries[0]), self._size(run.history))
+        new_selection = fresh if self.stall.remedy == "weights_and_selection" else 0
+        restart(run, reason, stall=self.stall, entries=entries, new_selection=new_selection)
+
+    def _result(self, run: Run) -> Result:
+        waiting = len(run.pool.state.waiting)
+        reason = Reason("waiting", f"waiting for {waiting} labels; run again when they are there", {"labels": waiting})
+        best = run.last.best_model_path if run.last else ""
+        return Result(
+            bill=run.bill,
+            history=(*run.saved.rounds, *((run.saved.final,) if run.saved.final else ())),
+            labelled=run.pool.labelled,
+            model=run.model,
+            trainer=run.last.trainer if run.last else None,
+            best_model_path=best or str(run.folder / run.saved.files.get("weights", run.saved.files["initial"])),
+            reason=run.saved.reasons[-1] if run.step == "done" else reason,
+            run_dir=run.folder,
+        )
+
+
+WAITING = object()
+"""A step returns this when it can go no further before people have answered."""
+
+
+def _exhausted(history: History) -> Reason:
+    sentence = f"no further round: {history.labelled} labelled, {history.unlabelled} unlabelled records left"
+    return Reason("exhausted", sentence, {"labelled": history.labelled, "unlabelled": history.unlabelled})

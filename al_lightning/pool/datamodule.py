@@ -1,0 +1,344 @@
+"""The user's data as a pool: a LightningDataModule that trains on what is labelled and predicts what is a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import numpy as np
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+
+from al_lightning.errors import PoolError
+from al_lightning.pool import fingerprint
+from al_lightning.pool.items import Attach, IndexedCollate, IndexedView, ItemFormat, LabelledView
+from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, plain
+from al_lightning.pool.state import PoolState
+from al_lightning.pool.view import PoolView
+from al_lightning.scoring.outputs import TASKS
+from al_lightning.seeds import generator
+
+if TYPE_CHECKING:
+    from al_lightning.candidates.base import CandidateSelector
+    from al_lightning.cost.budget import Budget
+    from al_lightning.history import Reason
+    from al_lightning.pool.loop import Round
+    from al_lightning.round_size import RoundSize
+
+_LOADER_KEYS = ("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "prefetch_factor",
+                "persistent_workers", "multiprocessing_context")  # fmt: skip
+_HOOKS = ("transfer_batch_to_device", "on_before_batch_transfer", "on_after_batch_transfer")
+
+
+class PoolDataModule(L.LightningDataModule):
+    """Wraps a map-style dataset, or the user's own LightningDataModule, as a pool.
+
+    Args:
+        data: the records: a dataset with ``__len__`` and ``__getitem__``, or a LightningDataModule whose train dataset
+            is the pool (its loader settings, validation and test loaders are used as they are; its ``setup`` runs
+            once).
+        task: what the model's logits mean, one of ``multiclass``, ``binary``, ``multilabel``, ``regression``.
+        val: validation dataset. Its labels are bought labels and stand on the bill.
+        test: test dataset, for ``trainer.test``; never on the bill.
+        eval_view: the same records without augmentation, for scoring; default: ``data``.
+        features: ``(N, d)`` array (or memory map) of the user's, or ``RawInputs()`` or ``Layer("name")``.
+        keys: one stable key per record (path, primary key); checked on resume and written into label files.
+        target_key: key of the target where items are dicts.
+        attach: ``(item, label) -> item`` where items are neither tuples ``(..., target)`` nor dicts with a target.
+        batch_size: of the training loader; default 32, or the wrapped DataModule's.
+        eval_batch_size: of the validation, test and scoring loaders; default: ``batch_size``.
+        loader: further ``DataLoader`` settings, for example ``{"num_workers": 4}``.
+
+    Raises:
+        PoolError: a dataset without length, items no label can be attached to, or mismatched lengths.
+    """
+
+    def __init__(
+        self,
+        data: Dataset[Any] | L.LightningDataModule,
+        *,
+        task: str,
+        val: Dataset[Any] | None = None,
+        test: Dataset[Any] | None = None,
+        eval_view: Dataset[Any] | None = None,
+        features: Any = None,
+        keys: Sequence[Any] | None = None,
+        target_key: str | None = None,
+        attach: Attach | None = None,
+        batch_size: int | None = None,
+        eval_batch_size: int | None = None,
+        loader: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if task not in TASKS:
+            raise PoolError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
+        self.task = task
+        self.inner = data if isinstance(data, L.LightningDataModule) else None
+        self.items = ItemFormat(target_key, attach)
+        self.features = features
+        self.keys = keys
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.loader = dict(loader or {})
+        self.candidates: np.ndarray | None = None
+        self.train_ids: np.ndarray | None = None
+        self.stop_reason: Reason | None = None
+        self._val, self._test, self._eval_view = val, test, eval_view
+        self._data: Any = None
+        self._offer_loaders()
+        if self.inner is None:
+            self._adopt(data)
+
+    # ---- set-up ------------------------------------------------------------------------------------------------
+
+    def _offer_loaders(self) -> None:
+        # Lightning asks whether a DataModule *defines* a loader or hook, so one is defined only where there is data.
+        inner = self.inner
+        for stage, own in (("val", self._val), ("test", self._test)):
+            name = f"{stage}_dataloader"
+            if own is not None:
+                setattr(self, name, lambda own=own: self._eval_loader(own))
+            elif inner is not None and is_overridden(name, inner, L.LightningDataModule):
+                setattr(self, name, lambda name=name: getattr(inner, name)())
+        for name in _HOOKS:
+            if inner is not None and is_overridden(name, inner, L.LightningDataModule):
+                setattr(self, name, getattr(inner, name))
+
+    def prepare_data(self) -> None:
+        """Run the wrapped DataModule's ``prepare_data``, once."""
+        if self.inner is not None and self._data is None:
+            self.inner.prepare_data()
+
+    def setup(self, stage: str = "fit") -> None:
+        """Run the wrapped DataModule's ``setup`` once: an unseeded split inside it must not change between rounds."""
+        if self._data is not None:
+            return
+        assert self.inner is not None
+        self.inner.trainer = self.trainer
+        self.inner.setup("fit")
+        if is_overridden("test_dataloader", self.inner, L.LightningDataModule):
+            self.inner.setup("test")
+        loader = self.inner.train_dataloader()
+        if not isinstance(loader, DataLoader):
+            raise PoolError(f"train_dataloader() returned {type(loader).__name__}; a pool needs one DataLoader.")
+        if not isinstance(loader.sampler, RandomSampler | SequentialSampler) or loader.batch_size is None:
+            raise PoolError(
+                f"train_dataloader() uses {type(loader.sampler).__name__} or a batch sampler, which cannot be carried "
+                "over to the labelled part. Return a plain DataLoader, or wrap its dataset: PoolDataModule(dataset)."
+            )
+        self.batch_size = self.batch_size or loader.batch_size
+        # Only settings that differ from DataLoader's own: some exclude each other when passed explicitly.
+        plain_loader = DataLoader(loader.dataset)
+        inherited = {k: getattr(loader, k) for k in _LOADER_KEYS if getattr(loader, k) != getattr(plain_loader, k)}
+        self.loader = {**inherited, **self.loader}
+        self._adopt(loader.dataset)
+
+    def _adopt(self, data: Any) -> None:
+        if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+            raise PoolError(f"{type(data).__name__} is not map-style: a pool needs __len__ and __getitem__.")
+        try:
+            size = len(data)
+        except TypeError:
+            raise PoolError(
+                f"{type(data).__name__} has no length. A pool needs to know its ids: give the dataset a __len__."
+            ) from None
+        if size == 0:
+            raise PoolError(f"{type(data).__name__} is empty: a pool needs at least one record.")
+        others: dict[str, Any] = {"eval_view": self._eval_view, "keys": self.keys}
+        for name, other in others.items():
+            if other is not None and len(other) != size:
+                raise PoolError(f"{name} has {len(other)} records, the dataset has {size}: they must be the same ones.")
+        shape = getattr(self.features, "shape", None)
+        if shape is not None and (len(shape) != 2 or shape[0] != size):
+            raise PoolError(f"features have shape {tuple(shape)}; expected ({size}, d), one row per record.")
+        self.items.check(data[0])
+        self.batch_size = self.batch_size or 32
+        self._data = data
+        self.state = PoolState(size)
+
+    # ---- what is in it -----------------------------------------------------------------------------------------
+
+    def _ready(self) -> PoolState:
+        if self._data is None:
+            self.prepare_data()
+            self.setup()
+        return self.state
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return self._ready().size
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Ids with a label, in the order of labelling."""
+        return self._ready().labelled
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Ids that may be queried, ascending."""
+        return self._ready().unlabelled
+
+    @property
+    def val_labels(self) -> int:
+        """Labelled records that validation uses; they count as bought."""
+        self._ready()
+        if self._val is not None:
+            return len(self._val)  # type: ignore[arg-type]
+        if self.inner is None or not is_overridden("val_dataloader", self.inner, L.LightningDataModule):
+            return 0
+        loaders = self.inner.val_dataloader()
+        return sum(len(x.dataset) for x in (loaders if isinstance(loaders, list | tuple) else [loaders]))
+
+    @property
+    def eval_data(self) -> Any:
+        """The records as scoring reads them."""
+        self._ready()
+        return self._eval_view if self._eval_view is not None else self._data
+
+    @property
+    def datasets(self) -> list[Any]:
+        """Every dataset object in here; copies of a Trainer share them instead of cloning them."""
+        return [x for x in (self._data, self._eval_view, self._val, self._test, self.inner) if x is not None]
+
+    def key(self, id: int) -> Any:
+        """The user's stable key of a record, or its id."""
+        return self.keys[id] if self.keys is not None else id
+
+    def read_input(self, id: int) -> Any:
+        """A record as the model sees it, without its target; the whole item where nothing says what the target is."""
+        item = self.eval_data[id]
+        return item if self.items.attach is not None else self.items.without_target(item)
+
+    def take_fingerprint(self) -> dict[str, Any]:
+        """What a later run needs to recognise this dataset."""
+        return fingerprint.take(self.size, self.keys, self.read_input)
+
+    def check_fingerprint(self, taken: Mapping[str, Any]) -> None:
+        """Raise PoolChanged unless the dataset begins with the records that ``taken`` saw."""
+        fingerprint.check(taken, self.size, self.keys, self.read_input)
+
+    def view(self, *, round: int = 0, features: Any = None, clusters: Any = None) -> PoolView:
+        """The read-only view that selectors and strategies get."""
+        state = self._ready()
+        if features is None and hasattr(self.features, "shape"):
+            features = lambda: self.features  # noqa: E731
+        return PoolView(
+            size=state.size,
+            round=round,
+            unlabelled=state.unlabelled,
+            labelled=state.labelled,
+            scores=state.scores,
+            score_rounds=state.score_rounds,
+            load_features=features,
+            load_clusters=clusters,
+        )
+
+    # ---- labelling ---------------------------------------------------------------------------------------------
+
+    def draw(self, size: int, *, seed: int = 0) -> np.ndarray:
+        """``size`` unlabelled ids at random, for a first query."""
+        return self._ready().draw(size, generator(seed, 0, "draw"))
+
+    def request(self, ids: np.ndarray, round: int) -> LabelRequest:
+        """The query as an oracle gets it."""
+        return LabelRequest(
+            round=round,
+            ids=ids,
+            keys=tuple(self.key(int(i)) for i in ids),
+            target=lambda i: self.items.target(self.eval_data[i]),
+        )
+
+    def check_labels(self, answers: Mapping[int, Any]) -> None:
+        """Raise PoolError for an answer that is no label of this task."""
+        for i, value in answers.items():
+            if value is SKIP or self.task not in ("multiclass", "binary"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+                raise PoolError(
+                    f"the label of id {i} is {value!r}; task={self.task!r} takes class numbers 0, 1, ... or SKIP."
+                )
+
+    def label(self, ids: Sequence[int] | np.ndarray, oracle: Oracle | Mapping[int, Any]) -> int:
+        """Query ids and store the answers.
+
+        Args:
+            ids: unlabelled ids.
+            oracle: who answers, or the answers themselves as ``{id: label or SKIP}``.
+
+        Returns:
+            How many labels came in; ids without an answer stay queried (``pool.state.waiting``).
+        """
+        state = self._ready()
+        ids = np.asarray(ids, dtype=np.int64)
+        before = len(state.labels)
+        state.query(ids)
+        if isinstance(oracle, Mapping):
+            answers: Mapping[int, Any] = oracle
+        else:
+            oracle.ask(self.request(ids, len(self.labelled)))
+            answers = oracle.collect()
+        answers = plain(answers)
+        self.check_labels(answers)
+        state.answer(answers)
+        return len(state.labels) - before
+
+    def rounds(
+        self,
+        *,
+        sizes: RoundSize,
+        budget: Budget | None = None,
+        candidates: CandidateSelector | None = None,
+        oracle: Oracle | None = None,
+        seed: int = 0,
+    ) -> Iterator[Round]:
+        """The rounds of a hand-written loop, see :func:`al_lightning.pool.loop.rounds`."""
+        from al_lightning.pool.loop import rounds
+
+        return rounds(self, sizes=sizes, budget=budget, candidates=candidates, oracle=oracle, seed=seed)
+
+    def request_stop(self, reason: Reason) -> None:
+        """Ask the loop to end after this round; callbacks such as RoundPlateau do."""
+        self.stop_reason = reason
+
+    # ---- loaders -----------------------------------------------------------------------------------------------
+
+    def _eval_loader(self, dataset: Any, collate: Callable[..., Any] | None = None, sampler: Any = None) -> DataLoader:
+        options = {k: v for k, v in self.loader.items() if k != "drop_last"}
+        if collate is not None:
+            options["collate_fn"] = collate
+        return DataLoader(
+            dataset, batch_size=self.eval_batch_size or self.batch_size, shuffle=False, sampler=sampler, **options
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """The labelled part (or, under a plan with replay, the ids the plan names), shuffled.
+
+        Raises:
+            PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
+        """
+        state = self._ready()
+        ids = state.labelled if self.train_ids is None else self.train_ids
+        if len(ids) == 0:
+            raise PoolError(
+                "no record is labelled yet. Label a first set: pool.label(pool.draw(200, seed=0), oracle); "
+                "ActiveLearner and pool.rounds(oracle=...) do it for you."
+            )
+        if self.loader.get("drop_last") and len(ids) < (self.batch_size or 1):
+            raise PoolError(
+                f"drop_last=True leaves no batch: {len(ids)} labelled records, batch_size={self.batch_size}. "
+                "Start with more labels, or a smaller batch."
+            )
+        view = LabelledView(self._data, ids.tolist(), [state.labels[int(i)] for i in ids], self.items)
+        return DataLoader(view, batch_size=self.batch_size, shuffle=True, **self.loader)
+
+    def predict_dataloader(self) -> DataLoader:
+        """This round's candidates (all unlabelled records where none were chosen), in ascending order of id."""
+        ids = self.unlabelled if self.candidates is None else self.candidates
+        return self._eval_loader(self.eval_data, sampler=ids.tolist())
+
+    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
+        """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
+        collate = IndexedCollate(self.loader.get("collate_fn"))
+        return self._eval_loader(IndexedView(self.eval_data), collate=collate, sampler=[int(i) for i in ids])

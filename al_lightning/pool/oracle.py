@@ -1,0 +1,92 @@
+"""Who answers a query. Answers may be partial, late or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class _Skip:
+    """The annotator refused; the record is never queried again and no label is paid."""
+
+    def __repr__(self) -> str:
+        return "SKIP"
+
+    def __reduce__(self) -> str:
+        return "SKIP"  # one object in every process, so that `is SKIP` holds
+
+
+SKIP = _Skip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRequest:
+    """One query, as the oracle gets it.
+
+    Args:
+        round: round the query opens.
+        ids: ids to label, ``(n,)``, best first.
+        keys: the user's stable key of each id, or the id itself.
+        target: id -> the label the dataset itself holds (simulations); raises PoolError where it holds none.
+    """
+
+    round: int
+    ids: np.ndarray
+    keys: tuple[Any, ...]
+    target: Callable[[int], Any]
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """``ask`` sends a query out (asking again for the same round must be harmless), ``collect`` brings answers in."""
+
+    def ask(self, request: LabelRequest) -> None:
+        """Send the query out."""
+
+    def collect(self) -> Mapping[int, Any]:
+        """All answers there are by now: ``{id: label or SKIP}``. Ids that are missing are still waited for."""
+
+
+@dataclass
+class DatasetOracle:
+    """Answers with the labels that the pool's own dataset holds: a simulation."""
+
+    _request: LabelRequest | None = field(default=None, init=False, repr=False)
+
+    def ask(self, request: LabelRequest) -> None:
+        """Remember the query."""
+        self._request = request
+
+    def collect(self) -> Mapping[int, Any]:
+        """Read the labels from the dataset."""
+        assert self._request is not None, "ask() comes before collect()"
+        return {int(i): self._request.target(int(i)) for i in self._request.ids}
+
+
+@dataclass
+class FunctionOracle:
+    """Answers by calling ``label(id)``.
+
+    Args:
+        label: id -> label, :data:`SKIP` to refuse, or None when there is no answer yet.
+    """
+
+    label: Callable[[int], Any]
+    _ids: tuple[int, ...] = field(default=(), init=False, repr=False)
+
+    def ask(self, request: LabelRequest) -> None:
+        """Remember the query."""
+        self._ids = tuple(int(i) for i in request.ids)
+
+    def collect(self) -> Mapping[int, Any]:
+        """Call the function for every id."""
+        answers = ((i, self.label(i)) for i in self._ids)
+        return {i: answer for i, answer in answers if answer is not None}
+
+
+def plain(answers: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> dict[int, Any]:
+    """Answers as JSON-able data, tensors and arrays unpacked; SKIP stays SKIP."""
+    return {int(i): value.tolist() if hasattr(value, "tolist") else value for i, value in dict(answers).items()}

@@ -1,0 +1,114 @@
+"""What is known about each record: labelled, waiting for an answer, refused, kept for the stop set, or free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from al_lightning.errors import PoolError, PoolExhausted
+from al_lightning.pool.oracle import SKIP
+
+FREE, WAITING, LABELLED, SKIPPED, STOP_SET = range(5)
+_NAMES = ("unlabelled", "waiting for an answer", "already labelled", "refused by the oracle", "in the stop set")
+
+
+class PoolState:
+    """Bookkeeping in ids; every change is checked here, at one seam.
+
+    Args:
+        size: number of records.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.status = np.zeros(size, dtype=np.uint8)
+        self.labels: dict[int, Any] = {}  # in the order of labelling
+        self.scores = np.full(size, np.nan, dtype=np.float32)
+        self.score_rounds = np.full(size, -1, dtype=np.int32)
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return len(self.status)
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Ids that may be queried, ascending."""
+        return np.flatnonzero(self.status == FREE)
+
+    @property
+    def waiting(self) -> np.ndarray:
+        """Ids queried and not answered yet, ascending."""
+        return np.flatnonzero(self.status == WAITING)
+
+    @property
+    def stop_set(self) -> np.ndarray:
+        """Ids kept for measuring agreement, ascending."""
+        return np.flatnonzero(self.status == STOP_SET)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Ids with a label, in the order of labelling."""
+        return np.fromiter(self.labels, dtype=np.int64, count=len(self.labels))
+
+    def grow(self, size: int) -> None:
+        """Make room for records that were appended to the dataset."""
+        more = size - self.size
+        if more < 0:
+            raise PoolError(f"the pool has {self.size} records and cannot shrink to {size}.")
+        self.status = np.concatenate([self.status, np.zeros(more, np.uint8)])
+        self.scores = np.concatenate([self.scores, np.full(more, np.nan, np.float32)])
+        self.score_rounds = np.concatenate([self.score_rounds, np.full(more, -1, np.int32)])
+
+    def _checked(self, ids: Iterable[int], allowed: tuple[int, ...], action: str) -> np.ndarray:
+        array = np.asarray(list(ids), dtype=np.int64)
+        outside = array[(array < 0) | (array >= self.size)]
+        if len(outside):
+            raise PoolError(f"cannot {action} ids {outside[:10].tolist()}: ids of this pool are 0 to {self.size - 1}.")
+        if len(np.unique(array)) != len(array):
+            twice = [i for i, n in zip(*np.unique(array, return_counts=True), strict=True) if n > 1]
+            raise PoolError(f"cannot {action} ids {[int(i) for i in twice[:10]]}: given more than once.")
+        wrong = array[~np.isin(self.status[array], allowed)]
+        if len(wrong):
+            raise PoolError(f"cannot {action} id {wrong[0]}: it is {_NAMES[self.status[wrong[0]]]}.")
+        return array
+
+    def reserve(self, ids: Iterable[int]) -> None:
+        """Keep ids for the stop set; they are never queried."""
+        self.status[self._checked(ids, (FREE,), "reserve")] = STOP_SET
+
+    def query(self, ids: Iterable[int]) -> None:
+        """Mark ids as queried."""
+        self.status[self._checked(ids, (FREE,), "query")] = WAITING
+
+    def answer(self, answers: Mapping[int, Any]) -> None:
+        """Store answers to queried ids: a label, or SKIP."""
+        for i in self._checked(answers, (WAITING,), "label").tolist():
+            if answers[i] is SKIP:
+                self.status[i] = SKIPPED
+            else:
+                self.status[i] = LABELLED
+                self.labels[i] = answers[i]
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Free labelled ids again, to enter them as a run's first query."""
+        for i in self._checked(ids, (LABELLED,), "forget").tolist():
+            self.status[i] = FREE
+            del self.labels[i]
+
+    def record_scores(self, ids: np.ndarray, scores: np.ndarray, round: int) -> None:
+        """Remember fresh scores; they are stale from the next round on."""
+        self.scores[ids] = scores
+        self.score_rounds[ids] = round
+
+    def draw(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """``size`` unlabelled ids at random.
+
+        Raises:
+            PoolExhausted: fewer are left.
+        """
+        free = self.unlabelled
+        if size > len(free):
+            raise PoolExhausted(size, len(free))
+        return rng.choice(free, size=size, replace=False)

@@ -1,0 +1,59 @@
+"""The read-only view of the pool that every decision gets; it cannot spend what it was made to save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from al_lightning.errors import FeaturesMissing
+
+if TYPE_CHECKING:
+    from al_lightning.features.cluster import Clusters
+
+NO_FEATURES = "the pool has no features. Pass PoolDataModule(features=...): an (N, d) array, RawInputs() or Layer()."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """What a candidate selector or a strategy may know. There is no model in it, on purpose.
+
+    Args:
+        size: number of records in the pool, ``N``. Ids run from 0 to ``N - 1``.
+        round: number of queries committed so far.
+        unlabelled: ids that may be queried, ``(U,)`` int64, ascending. Refused records, records that wait for an
+            answer and the stop set are not among them.
+        labelled: ids with a label, ``(L,)`` int64, in the order they were labelled.
+        scores: last score of every record, ``(N,)`` float32, NaN where there was none.
+        score_rounds: round each score is from, ``(N,)`` int32, -1 where there was none.
+        load_features: behind :attr:`features`.
+        load_clusters: behind :meth:`clusters`.
+    """
+
+    size: int
+    round: int
+    unlabelled: np.ndarray
+    labelled: np.ndarray
+    scores: np.ndarray
+    score_rounds: np.ndarray
+    load_features: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    load_clusters: Callable[[int], Clusters] | None = field(default=None, repr=False)
+
+    @property
+    def features(self) -> np.ndarray:
+        """One vector per record, ``(N, d)``; computed once per run, cached on disk, on the bill.
+
+        Raises:
+            FeaturesMissing: the pool was given no feature source.
+        """
+        if self.load_features is None:
+            raise FeaturesMissing(NO_FEATURES)
+        return self.load_features()
+
+    def clusters(self, n_clusters: int) -> Clusters:
+        """K-means clusters of the features; computed once per run and number of clusters, cached, on the bill."""
+        if self.load_clusters is None:
+            raise FeaturesMissing(NO_FEATURES)
+        return self.load_clusters(n_clusters)

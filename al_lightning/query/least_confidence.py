@@ -1,0 +1,31 @@
+"""Least confidence: the records whose most likely class is least likely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from al_lightning.query.base import ScoreStrategy
+
+
+def least_confidence_score(probabilities: Tensor) -> Tensor:
+    """One minus the probability of the most likely class (Lewis & Gale 1994).
+
+    Args:
+        probabilities: ``(n, C)``, rows sum to 1.
+
+    Returns:
+        ``(n,)`` in ``[0, 1 - 1/C]``, higher is more worth labelling.
+    """
+    return 1 - probabilities.amax(dim=-1)
+
+
+@dataclass(frozen=True)
+class LeastConfidence(ScoreStrategy):
+    """Query the records the model is least confident about.
+
+    Source: D. D. Lewis and W. A. Gale, "A sequential algorithm for training text classifiers", SIGIR 1994.
+    """
+
+    score = staticmethod(least_confidence_score)

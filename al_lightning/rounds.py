@@ -1,0 +1,238 @@
+"""A fresh Trainer per round; docs/adr/0002 says why each line is here.
+
+The only module that touches Lightning's inside.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch import nn
+
+from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
+
+TrainerSource = L.Trainer | Callable[[], L.Trainer]
+
+_REFUSED: tuple[type[Strategy], ...] = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+_last_copy: weakref.WeakKeyDictionary[Any, L.Trainer] = weakref.WeakKeyDictionary()
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Raise UnsupportedTrainer for a Trainer that rounds cannot be built from."""
+    if trainer.state.fn is not None:
+        raise UnsupportedTrainer(
+            f"this Trainer has already run {trainer.state.fn.value}(); a copy of it would train 0 epochs. Pass a new "
+            "Trainer, or a function that builds one: ActiveLearner(lambda: Trainer(...), ...)."
+        )
+    if isinstance(trainer.strategy, _REFUSED):
+        raise UnsupportedTrainer(
+            f"strategy {type(trainer.strategy).__name__} shards weights and is not supported yet: use 'auto' or 'ddp'."
+        )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UnsupportedTrainer(
+            f"strategy {type(trainer.strategy).__name__} with start method "
+            f"{trainer.strategy.launcher._start_method!r} runs each fit in new processes, in which the pool's state is "
+            "lost: use strategy='ddp', which starts the script once per device."
+        )
+
+
+def _shared(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> list[Any]:
+    """Objects a copy must hold in common with the original: cloning them forks state or costs a dataset."""
+    shared: list[Any] = [*trainer.loggers, trainer.strategy.launcher, datamodule, *getattr(datamodule, "datasets", [])]
+    cli = sys.modules.get("lightning.pytorch.cli")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        run_once = cli is not None and isinstance(callback, cli.SaveConfigCallback)
+        if run_once or getattr(callback, "al_shared", False):
+            shared.append(callback)
+        shared += [value for value in vars(callback).values() if getattr(value, "al_shared", False)]
+    if model is not None:
+        shared += [*model.modules(), *model.parameters(), *model.buffers(), getattr(model, "_orig_mod", None)]
+    return [o for o in shared if o is not None]
+
+
+def _copy(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> L.Trainer:
+    memo = {id(o): o for o in _shared(trainer, model, datamodule)}
+    try:
+        return copy.deepcopy(trainer, memo)
+    except Exception as error:
+        culprit = "one of its attributes"
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            for name, value in vars(callback).items():
+                try:
+                    copy.deepcopy(value, dict(memo))
+                except Exception:
+                    culprit = f"{type(callback).__name__}.{name} ({type(value).__name__})"
+        raise UnsupportedTrainer(
+            f"the Trainer cannot be copied because of {culprit}: {error}. Set al_shared = True on that object if all "
+            "rounds may share it, or pass a function that builds the Trainer: ActiveLearner(lambda: Trainer(...), ...)."
+        ) from error
+
+
+def fresh_trainer(
+    trainer: TrainerSource,
+    *,
+    model: nn.Module | None = None,
+    datamodule: Any = None,
+    round_dir: Path | None = None,
+    max_epochs: int | None = None,
+    step: int | None = None,
+) -> L.Trainer:
+    """A Trainer for one round: the user's own, as if it had never run.
+
+    Args:
+        trainer: an unused Trainer, which stays untouched, or a function that builds one.
+        model: shared with the copy instead of cloned, should a callback hold it.
+        datamodule: likewise, with its datasets.
+        round_dir: where this round's ModelCheckpoints go; default: wherever the user's Trainer puts them.
+        max_epochs: epochs of this round, if not the Trainer's own.
+        step: where the loggers' step axis goes on; default: where the last copy of this Trainer ended.
+
+    Raises:
+        UnsupportedTrainer: a Trainer that has run, cannot be copied, shards weights, or spawns processes per fit.
+    """
+    if isinstance(trainer, L.Trainer):
+        check_trainer(trainer)
+        fresh = _copy(trainer, model, datamodule)
+    else:
+        fresh = trainer()
+        check_trainer(fresh)
+    _disarm_automatic_resume(fresh)
+    if max_epochs is not None:
+        fresh.fit_loop.max_epochs = max_epochs
+        fresh.fit_loop.min_epochs = min(fresh.fit_loop.min_epochs or 0, max_epochs) or None
+    if step is None:
+        last = _last_copy.get(trainer)
+        step = steps_logged(last) if last is not None else 0
+    fresh.fit_loop.epoch_loop._batches_that_stepped = step
+    _last_copy[trainer] = fresh
+    if round_dir is not None:
+        for callback in fresh.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                own = callback.dirpath
+                callback.dirpath = os.path.join(own, round_dir.name) if own else str(round_dir / "checkpoints")
+    return fresh
+
+
+def steps_logged(trainer: L.Trainer) -> int:
+    """Where the loggers' step axis of this Trainer stands."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def _disarm_automatic_resume(trainer: L.Trainer) -> None:
+    # An hpc_ckpt_*.ckpt of a preempted SLURM job, or an OnExceptionCheckpoint, would be loaded into every later fit
+    # and predict: all rounds would train 0 epochs with an old round's weights. The run folder resumes rounds.
+    connector = trainer._checkpoint_connector
+    select = connector._select_ckpt_path
+
+    def only_if_asked(state_fn: Any, ckpt_path: Any, **kwargs: Any) -> Any:
+        return select(state_fn, ckpt_path, **kwargs) if ckpt_path is not None else None
+
+    connector._select_ckpt_path = only_if_asked  # type: ignore[method-assign, assignment]
+
+
+def abort_fit(trainer: L.Trainer) -> None:
+    """End the running fit now; ``min_epochs`` and ``min_steps`` would otherwise keep it alive."""
+    trainer.fit_loop.min_epochs = None
+    trainer.fit_loop.epoch_loop.min_steps = None
+    trainer.should_stop = True
+
+
+@contextmanager
+def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterator[None]:
+    """Set aside what would change which records are predicted, or what happens to them; put everything back after.
+
+    The user's callbacks go (prediction writers would fire), progress bars stay; batch limits and Lightning's own
+    distributed sampler go, because ids are dealt out by us.
+    """
+    _disarm_automatic_resume(trainer)
+    accelerator = trainer._accelerator_connector
+    kept = trainer.callbacks, trainer.limit_predict_batches, accelerator.use_distributed_sampler  # type: ignore[attr-defined]
+    stage = trainer.state.fn, trainer.state.stage, trainer.state.status
+    metrics = dict(trainer.callback_metrics)  # predict() resets them
+    trainer.callbacks = [c for c in kept[0] if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
+    trainer.limit_predict_batches, accelerator.use_distributed_sampler = 1.0, False
+    try:
+        yield
+    finally:
+        trainer.callbacks, trainer.limit_predict_batches, accelerator.use_distributed_sampler = kept  # type: ignore[attr-defined]
+        trainer.state.fn, trainer.state.stage, trainer.state.status = stage
+        trainer._logger_connector._callback_metrics.update(metrics)
+        trainer.strategy._lightning_module = getattr(model, "_orig_mod", model)
+        model.trainer = trainer
+
+
+def materialise(model: L.LightningModule, trainer: L.Trainer, datamodule: L.LightningDataModule) -> None:
+    """Build what the model builds in ``setup`` or ``configure_model``, so that its initial weights exist.
+
+    Raises:
+        UnsupportedModel: the hooks replace weights each time they run, which loses them between fit and predict.
+    """
+    trainer._data_connector.attach_datamodule(datamodule)  # type: ignore[arg-type]
+    model.trainer = trainer
+    model.setup("fit")
+    model.configure_model()
+    before = {name: id(p) for name, p in model.named_parameters()}
+    model.setup("fit")
+    model.configure_model()
+    rebuilt = [name for name, p in model.named_parameters() if before.get(name) != id(p)]
+    if rebuilt:
+        raise UnsupportedModel(
+            f"{type(model).__name__}.setup or .configure_model rebuilds {rebuilt[0]!r} every time it runs, and "
+            "Lightning runs it before every fit and predict: trained weights would be lost. Return early when the "
+            "layers exist already."
+        )
+
+
+class Ranks:
+    """The processes of a job, as the few operations a round needs; all of them trivial on one process."""
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        self._strategy = trainer.strategy
+        self._launcher = trainer.strategy.launcher
+
+    def start(self) -> None:
+        """Start the other processes and connect to them. Until then ``strategy.broadcast`` silently does nothing."""
+        if self._launcher is not None:
+            self._launcher.launch(self._strategy.setup_environment)
+
+    @staticmethod
+    def _connected() -> bool:
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        return torch.distributed.get_world_size() if self._connected() else 1
+
+    @property
+    def rank(self) -> int:
+        """Which one this is; 0 is the one that writes."""
+        return torch.distributed.get_rank() if self._connected() else 0
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        return self._strategy.broadcast(value) if self.world > 1 else value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self._strategy.barrier()

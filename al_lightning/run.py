@@ -1,0 +1,229 @@
+"""A run in progress: what it knows, and the folder it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+
+from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.flops import FlopMeter
+from al_lightning.cost.ledger import Entry
+from al_lightning.cost.prices import Prices
+from al_lightning.errors import PoolChanged, RunMismatch
+from al_lightning.fit_plan import Weights
+from al_lightning.history import History
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.state import PoolState
+from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+from al_lightning.settings import differing
+from al_lightning.store import Change, Saved, Store, write_aside
+
+if TYPE_CHECKING:
+    from al_lightning.steps.fit import Outcome
+
+
+class Run:
+    """State of one run. All ranks hold the same; only rank 0 has the folder open and writes.
+
+    Args:
+        folder: the run folder.
+        source: the user's Trainer, or a function that builds one.
+        model: the user's module, with all its layers built; its weights are set from what the folder holds.
+        pool: its state is set from what the folder holds.
+        ranks: the processes.
+        seed: of everything that is drawn.
+        prices: for the bill.
+        config: what must not change between two starts of the run.
+        recipe: ``labels -> records`` one training with the declared recipe goes through, or None if unknown.
+
+    Raises:
+        RunMismatch: the folder holds another configuration.
+        PoolChanged: the dataset is not the one the run started with.
+        RunLocked: another process has the folder open.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        source: TrainerSource,
+        model: L.LightningModule,
+        pool: PoolDataModule,
+        ranks: Ranks,
+        seed: int,
+        prices: Prices,
+        config: dict[str, Any],
+        recipe: Callable[[int], int] | None,
+    ) -> None:
+        self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
+        self.ranks, self.prices, self._recipe = ranks, prices, recipe
+        self.initial: Weights = {}
+        self.last: Outcome | None = None
+        self._store: Store | None = None
+        self.pending: list[Entry] = []
+        self.cached: dict[str, Any] = {}
+        self._files: dict[str, str] = {}
+        self.saved: Saved = self.on_zero(lambda: self._open(config))
+        self.flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
+        if self.saved.step != "new":
+            self._restore_pool()
+        fingerprints = ranks.gather(pool.take_fingerprint())
+        if any(f != fingerprints[0] for f in fingerprints):
+            raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
+
+    def _open(self, config: dict[str, Any]) -> Saved:
+        self._store = Store(self.folder)
+        saved = self._store.load()
+        try:
+            if saved.step == "new":
+                meta = {"config": config, "fingerprint": self.pool.take_fingerprint()}
+                saved.meta.update(meta)
+            else:
+                wrong = differing(saved.meta["config"], config)
+                if wrong:
+                    raise RunMismatch(self.folder, wrong)
+                self.pool.check_fingerprint(saved.meta["fingerprint"])
+                saved.meta["fingerprint"] = self.pool.take_fingerprint()
+        except BaseException:
+            self.close()
+            raise
+        return saved
+
+    def _restore_pool(self) -> None:
+        state = PoolState(self.pool.size)
+        state.reserve(self.saved.meta.get("stop_set", []))
+        state.query(i for query in self.saved.queries for i in query)
+        state.answer(self.saved.answers)
+        if "scores" in self.saved.files:
+            with np.load(self.folder / self.saved.files["scores"], allow_pickle=False) as file:
+                n = len(file["scores"])
+                state.scores[:n], state.score_rounds[:n] = file["scores"], file["rounds"]
+        self.pool.state = state
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def on_zero(self, action: Callable[[], Any]) -> Any:
+        """Do it on rank 0 and give every rank the result; an error is raised on every rank, so that none waits."""
+        result: Any = None
+        error: Exception | None = None
+        if self.ranks.rank == 0:
+            try:
+                result = action()
+            except Exception as caught:
+                if self.ranks.world == 1:
+                    raise
+                error = caught
+        result, error = self.ranks.broadcast((result, error))
+        if error is not None:
+            raise error
+        return result
+
+    # ---- what it knows -----------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> str:
+        """What comes next: ``query``, ``label``, ``train``, ``decide``, ``finish`` or ``done``."""
+        return self.saved.step
+
+    @property
+    def round(self) -> int:
+        """Queries committed."""
+        return len(self.saved.queries)
+
+    @property
+    def trainer(self) -> L.Trainer:
+        """The Trainer of the last fit, or a fresh one if this process has not trained yet."""
+        if self.last is not None:
+            return self.last.trainer
+        return fresh_trainer(self.source, model=self.model, datamodule=self.pool)
+
+    @property
+    def bill(self) -> Bill:
+        """Everything spent so far, priced."""
+        return self.bill_with(self.saved.meta.get("train_rate"))
+
+    def bill_with(self, train_rate: dict[str, float] | None) -> Bill:
+        """The bill, with the reference priced at this measured rate of training (records and seconds)."""
+        return self.ranks.broadcast(
+            Bill.of(
+                [*self.saved.entries, *self.pending],
+                labels=len(self.pool.labelled) + self.pool.val_labels,
+                prices=self.prices,
+                reference=self._reference(train_rate),
+            )
+        )
+
+    def _reference(self, rate: dict[str, float] | None) -> Line | None:
+        per_record = self.flops.per_record.get("train")
+        if self._recipe is None or rate is None or per_record is None:
+            return None
+        records = self._recipe(len(self.pool.labelled))
+        return Line(
+            records=records, flops=records * per_record, seconds=records * rate["seconds"] / max(1, rate["records"])
+        )
+
+    @property
+    def history(self) -> History:
+        """What decisions are made from; the same on every rank."""
+        return History(
+            rounds=tuple(self.saved.rounds),
+            pool_size=self.pool.size,
+            unlabelled=len(self.pool.unlabelled),
+            labelled=len(self.pool.labelled),
+            round=self.round,
+            bill=self.bill,
+        )
+
+    # ---- what it does ------------------------------------------------------------------------------------------
+
+    def spend(self, *entries: Entry) -> None:
+        """Put work on the ledger; it is written with the next step."""
+        self.pending += entries
+
+    def add_file(self, name: str, path: str) -> None:
+        """Have the next step's commit name a file that was written."""
+        self._files[name] = path
+
+    def commit(self, step: str, **effects: Any) -> None:
+        """Make a step's effect real, in memory and on disk, together with the step that comes next."""
+        entries = (*self.pending, *effects.pop("entries", ()))
+        files = {**self._files, **effects.pop("files", {})}
+        meta = {"flops_per_record": self.flops.per_record, **effects.pop("meta", {})}
+        if self.saved.step == "new":
+            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
+        change = Change(
+            step=step, round=effects.pop("round", self.round), entries=entries, meta=meta, files=files, **effects
+        )
+        replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
+        self.on_zero(lambda: self._store.commit(change) if self._store else None)
+        self.saved.apply(change)
+        self.pending, self._files = [], {}
+        if change.query is not None:
+            self.pool.state.query(change.query.ids)
+        self.pool.state.answer(change.answers)
+        for path in set(replaced) - set(self.saved.files.values()):
+            if self.ranks.rank == 0:
+                (self.folder / path).unlink(missing_ok=True)
+
+    def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> str:
+        """Write a file of the run on rank 0; it counts once a commit names it."""
+        self.on_zero(lambda: write_aside(self.folder / path, write))
+        return path
+
+    def write_weights(self, path: str, weights: Weights) -> str:
+        """Write weights; :meth:`read_weights` reads them back without pickle's dangers."""
+        return self.write(path, lambda file: torch.save(dict(weights), file))
+
+    def read_weights(self, name: str) -> dict[str, torch.Tensor]:
+        """Weights that a commit has named."""
+        path = self.folder / self.saved.files[name]
+        return dict(torch.load(path, map_location="cpu", weights_only=True))

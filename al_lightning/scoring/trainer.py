@@ -1,0 +1,174 @@
+"""Scoring through the user's Trainer: exact ids in, arrays aligned with them out, on one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from al_lightning.cost.flops import FlopMeter
+from al_lightning.cost.ledger import Stopwatch
+from al_lightning.errors import ActiveLearningError
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.view import PoolView
+from al_lightning.query.base import Strategy
+from al_lightning.rounds import Ranks, borrowed_for_scoring
+from al_lightning.scoring.infer import infer
+from al_lightning.scoring.outputs import Outputs
+
+Payload = Callable[[Outputs], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What came back for the candidates.
+
+    Args:
+        ids: candidates, ``(n,)``.
+        arrays: payload arrays aligned with ``ids``.
+        view: the pool they were scored for; what ``Strategy.pick`` needs beside them.
+        rng: generator of the round.
+        flops: FLOPs of the pass.
+        seconds: wall-clock seconds of the pass.
+        width: size of the last logits dimension (classes, for multiclass), 0 if nothing was inferred.
+    """
+
+    ids: np.ndarray
+    arrays: dict[str, np.ndarray]
+    view: PoolView
+    rng: np.random.Generator = field(repr=False)
+    flops: float = 0.0
+    seconds: float = 0.0
+    width: int = 0
+
+
+class _ScoringModule(L.LightningModule):
+    """Runs ``infer`` and a payload on indexed batches; the user's module is in here unchanged."""
+
+    def __init__(self, model: L.LightningModule, pool: PoolDataModule, payload: Payload, meter: FlopMeter) -> None:
+        super().__init__()
+        self.model = model
+        self._pool, self._payload, self._meter = pool, payload, meter
+        self.width = 0
+        self.ids: list[np.ndarray] = []
+        self.rows: list[dict[str, np.ndarray]] = []
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        # The user's own batch-transfer hooks, from where Lightning would take them.
+        owner = self._pool if is_overridden(name, self._pool, L.LightningDataModule) else self.model
+        return getattr(owner, name)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0], self._hook("on_before_batch_transfer")(batch[1], dataloader_idx)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch[0], self._hook("transfer_batch_to_device")(batch[1], device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0], self._hook("on_after_batch_transfer")(batch[1], dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        ids, inputs = batch
+        with self._meter.counting("forward", len(ids)):
+            outputs = infer(self.model, inputs, items=self._pool.items, task=self._pool.task).check(len(ids))
+        self.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
+        payload = {name: values.detach().float().cpu().numpy() for name, values in self._payload(outputs).items()}
+        wrong = {name: len(values) for name, values in payload.items() if len(values) != len(ids)}
+        if wrong:
+            raise ActiveLearningError(f"payload rows {wrong} for a batch of {len(ids)} records: one row per record.")
+        self.ids.append(ids.numpy())
+        self.rows.append(payload)
+        return ids  # Lightning warns of a predict_step that returns nothing
+
+
+def run_inference(
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    pool: PoolDataModule,
+    ids: np.ndarray,
+    payload: Payload,
+    meter: FlopMeter | None = None,
+) -> tuple[dict[str, np.ndarray], float, float, int]:
+    """Infer exactly ``ids`` through the Trainer and gather what ``payload`` returns.
+
+    Under several processes each takes a share, and all get everything. The user's callbacks, batch limits and
+    samplers are set aside meanwhile and put back.
+
+    Args:
+        trainer: a Trainer, used or not; its settings (device, precision, strategy) are used.
+        model: the user's module (or a compiled one).
+        pool: where the records are.
+        ids: ``(n,)`` ids to infer.
+        payload: ``Outputs -> {name: (rows, ...) tensor}``.
+        meter: FLOP measurements to use and extend.
+
+    Returns:
+        Arrays aligned with ``ids``, FLOPs, seconds, and the width of the logits.
+
+    Raises:
+        OutputMismatch: the logits are not what the task says.
+        ActiveLearningError: the ids that came back are not the ids that were sent.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    meter = meter or FlopMeter()
+    if len(ids) == 0:
+        return {}, 0.0, 0.0, 0
+    ranks = Ranks(trainer)
+    module = _ScoringModule(model, pool, payload, meter)
+    # Loaders draw from the global generator even without shuffling: scoring must not change how the user trains.
+    with Stopwatch.running() as watch, isolate_rng(), borrowed_for_scoring(trainer, model):
+        share = ids[ranks.rank :: ranks.world]
+        # An empty share still takes part in the collective calls, with a record nobody counts.
+        loader = pool.indexed_dataloader(share if len(share) else ids[:1])
+        trainer.predict(module, dataloaders=loader, return_predictions=False)
+        if len(share) == 0:
+            module.ids, module.rows = [], []
+    parts = ranks.gather((module.ids, module.rows))
+    got = np.concatenate([x for part, _ in parts for x in part])
+    rows = [row for _, part in parts for row in part]
+    order = np.argsort(got)
+    if not np.array_equal(got[order], np.sort(ids)):
+        raise ActiveLearningError(f"{len(ids)} records were sent to the model and {len(got)} others came back.")
+    position = order[np.searchsorted(got[order], ids)]
+    arrays = {name: np.concatenate([row[name] for row in rows])[position] for name in rows[0]}
+    return arrays, meter.flops("forward", len(ids)), watch.seconds, module.width
+
+
+def score(
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    pool: PoolDataModule,
+    strategy: Strategy,
+    *,
+    rng: np.random.Generator | None = None,
+) -> Scores:
+    """Infer this round's candidates for a hand-written loop; ``strategy.pick(scores, size=...)`` makes the query.
+
+    Args:
+        trainer: the Trainer that has just fitted.
+        model: the module that was fitted.
+        pool: the pool; ``pool.candidates`` are inferred, all unlabelled records where none were chosen.
+        strategy: what will pick.
+        rng: generator for ties; default: one seeded with 0 and the number of labels.
+    """
+    ids = pool.unlabelled if pool.candidates is None else pool.candidates
+    rng = rng or np.random.default_rng([0, len(pool.labelled)])
+    view = pool.view(round=len(pool.labelled))
+    if not strategy.needs_inference:
+        return Scores(ids, {}, view, rng)
+    arrays, flops, seconds, width = run_inference(trainer, model, pool, ids, strategy.payload)
+    if "score" in arrays:
+        pool.state.record_scores(ids, arrays["score"], len(pool.labelled))
+    return Scores(ids, arrays, view, rng, flops, seconds, width)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself where ``torch.compile`` wrapped it."""
+    return getattr(model, "_orig_mod", model)

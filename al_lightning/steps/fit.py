@@ -1,0 +1,162 @@
+"""One fit of one round, from a plan to what came of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from al_lightning.callbacks.meter import Meter
+from al_lightning.callbacks.round_plateau import RoundPlateau
+from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.cost.flops import FlopMeter
+from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.errors import UnsupportedModel
+from al_lightning.fit_plan import FitPlan, frozen, load
+from al_lightning.history import Reason
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a fit did: the copy of the Trainer that ran it, metrics of the weights that were kept, work done."""
+
+    trainer: L.Trainer
+    metrics: dict[str, float]
+    epochs: int
+    entries: tuple[Entry, ...]
+    stalled: Reason | None
+    best_model_path: str
+    loop_seconds: float
+
+
+class _KeepBest(Callback):
+    """The metrics that stood when ModelCheckpoint last found the best weights."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.metrics: dict[str, float] = {}
+
+    def _look(self, trainer: L.Trainer) -> None:
+        checkpoint = monitored(trainer)
+        if checkpoint is not None and checkpoint.best_model_path != self.path:
+            self.path, self.metrics = checkpoint.best_model_path, logged(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._look(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look(trainer)
+
+
+def monitored(trainer: L.Trainer) -> ModelCheckpoint | None:
+    """The first ModelCheckpoint that monitors something, if there is one."""
+    found = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+    return next(found, None)
+
+
+def logged(trainer: L.Trainer) -> dict[str, float]:
+    """What the user's module has logged so far, as floats."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def run_fit(
+    source: TrainerSource,
+    model: L.LightningModule,
+    pool: PoolDataModule,
+    plan: FitPlan,
+    *,
+    round: int,
+    round_dir: Path,
+    seed: int,
+    step: int,
+    flops: FlopMeter,
+    ids: np.ndarray | None = None,
+    stall: StallDetection | None = None,
+) -> Outcome:
+    """Fit the model, which already has its start weights, on a fresh copy of the Trainer.
+
+    The best weights *of this round* are kept if a ModelCheckpoint monitors, else the last.
+
+    Args:
+        source: the user's Trainer, or a function that builds one.
+        model: changed in place.
+        pool: trains on its labelled part, or on ``ids``.
+        plan: epochs and what is frozen.
+        round: for the ledger.
+        round_dir: for checkpoints.
+        seed: of torch's, NumPy's and Python's global generators during the fit; restored after.
+        step: where the loggers' step axis goes on.
+        flops: FLOP measurements, extended.
+        ids: ids to train on; None: all labelled.
+        stall: watches the fit and may abort it.
+    """
+    trainer = fresh_trainer(
+        source, model=model, datamodule=pool, round_dir=round_dir, max_epochs=plan.epochs, step=step
+    )
+    kind = "train" if not plan.freeze else f"train, frozen {','.join(plan.freeze)}"
+    meter, best = Meter(flops, kind), _KeepBest()
+    # The learner decides itself what these would decide in a hand-written loop.
+    kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
+    # Checkpoints stay last, where Lightning puts them.
+    trainer.callbacks = [meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
+    pool.train_ids = ids
+    try:
+        with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+            trainer.fit(model, datamodule=pool)
+    finally:
+        pool.train_ids = None
+    stalled = stall.reason if stall else None
+    if best.path and stalled is None:
+        _load_best(model, best.path)
+    return Outcome(
+        trainer=trainer,
+        metrics=best.metrics if best.path else logged(trainer),
+        epochs=meter.epochs,
+        entries=_entries(meter, round, watch.seconds, stalled is not None, Ranks(trainer)),
+        stalled=stalled,
+        best_model_path=best.path,
+        loop_seconds=meter.train_seconds,
+    )
+
+
+def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ranks) -> tuple[Entry, ...]:
+    trained = sum(ranks.gather(meter.trained))
+    validated = sum(ranks.gather(meter.validated))
+    train = meter.flops.flops(meter.kind, trained)
+    validate = meter.flops.flops("validate", validated)
+    if aborted:
+        # Thrown away whole: its validation too.
+        return (Entry(phase="aborted", round=round, records=trained, flops=train + validate, seconds=seconds),)
+    spent = seconds - meter.validate_seconds
+    entries = [Entry(phase="train", round=round, records=trained, flops=train, seconds=spent)]
+    if validated:
+        entries.append(
+            Entry(phase="validate", round=round, records=validated, flops=validate, seconds=meter.validate_seconds)
+        )
+    return tuple(entries)
+
+
+def _load_best(model: L.LightningModule, path: str) -> None:
+    # Weights only: restoring a whole checkpoint would bring back DataModule and callback state of an earlier moment.
+    try:
+        load(model, torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    except Exception as error:
+        raise UnsupportedModel(
+            f"the best weights of this round cannot be read from {path}: {error}. Keep objects out of the checkpoint, "
+            "for example with save_hyperparameters(ignore=[...])."
+        ) from error

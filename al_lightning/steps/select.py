@@ -1,0 +1,91 @@
+"""SELECT: candidates -> scores -> query."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from al_lightning.candidates.base import CandidateSelector
+from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.features.provider import Features
+from al_lightning.history import Reason
+from al_lightning.pool.view import PoolView
+from al_lightning.query.base import Strategy
+from al_lightning.run import Run
+from al_lightning.scoring.trainer import run_inference
+from al_lightning.seeds import generator
+from al_lightning.store import Query
+
+
+def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy, size: int) -> dict[str, Any]:
+    """Make the next query and what goes with it, as effects for ``run.commit``.
+
+    Args:
+        run: the run; embedding, clustering and scoring are put on its ledger.
+        candidates: which records are inferred; None for a first query, which nothing is inferred for.
+        strategy: picks.
+        size: how many.
+    """
+    features = Features(run)
+    view = run.pool.view(round=run.round, features=features.get, clusters=features.clusters)
+    effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0}}
+    ids = view.unlabelled
+    arrays: dict[str, np.ndarray] = {}
+    with Stopwatch.running() as watch:
+        if candidates is not None:
+            ids, effects["meta"]["candidates"] = candidates.propose(
+                view=view,
+                size=size,
+                rng=generator(run.seed, run.round, "candidates"),
+                state=run.saved.meta.get("candidates", {}),
+            )
+        if strategy.needs_inference:
+            ids, arrays = _infer(run, view, ids, strategy, bool(candidates and candidates.reuses_scores), effects)
+        rng = generator(run.seed, run.round, "query")
+        picked = strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng)
+    elsewhere = sum(entry.seconds for entry in run.pending)
+    run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - elsewhere)))
+    if strategy.needs_inference:
+        effects["meta"]["stale"] = int(np.sum(view.score_rounds[picked] < run.round))
+    return {"query": as_query(run, picked), "round": run.round + 1, **effects}
+
+
+def _infer(
+    run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, reuse: bool, effects: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    arrays, flops, seconds, width = run_inference(run.trainer, run.model, run.pool, ids, strategy.payload, run.flops)
+    run.spend(Entry(phase="score", round=run.round, records=len(ids), flops=flops, seconds=seconds))
+    effects["meta"]["inferred"] = len(ids)
+    _say_missing_classes(run, width, effects)
+    if "score" in strategy.columns:
+        if len(ids):
+            run.pool.state.record_scores(ids, arrays["score"], run.round)
+        state = run.pool.state
+        path = run.write(
+            f"scores-{run.round:03d}.npz", lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds)
+        )
+        effects["files"] = {"scores": path}
+        if reuse:
+            ids = view.unlabelled[view.score_rounds[view.unlabelled] >= 0]
+            arrays = {"score": view.scores[ids]}
+    return ids, arrays
+
+
+def as_query(run: Run, ids: np.ndarray) -> Query:
+    """Picked ids with the scores they were picked by."""
+    state = run.pool.state
+    return Query(ids=ids, scores=state.scores[ids], score_rounds=state.score_rounds[ids])
+
+
+def _say_missing_classes(run: Run, width: int, effects: dict[str, Any]) -> None:
+    if run.pool.task != "multiclass" or width == 0 or run.saved.meta.get("said_missing"):
+        return
+    effects["meta"]["said_missing"] = True
+    missing = sorted(set(range(width)) - {int(label) for label in run.pool.state.labels.values()})
+    if missing:
+        sentence = f"classes {missing} have no labelled record after round {run.round}; the run goes on"
+        effects["reasons"] = (Reason("missing_classes", sentence, {"classes": missing}),)
+        if run.ranks.rank == 0:
+            warnings.warn(sentence, stacklevel=2)

@@ -1,0 +1,142 @@
+"""TRAIN: a plan becomes weights, a record and ledger entries; a stalled fit becomes a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_cohen_kappa
+
+from al_lightning.callbacks.loggers import log_round
+from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.cost.ledger import Entry
+from al_lightning.fit_plan import FitPlan, apply_start, load, reinitialise, snapshot, train_ids
+from al_lightning.history import Reason, RoundRecord
+from al_lightning.rounds import steps_logged
+from al_lightning.run import Run
+from al_lightning.scoring.trainer import run_inference
+from al_lightning.seeds import generator, number
+from al_lightning.steps.fit import Outcome, run_fit
+from al_lightning.steps.select import as_query
+
+
+def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
+    """Give the model its start weights and fit it once."""
+    attempt = run.saved.meta["attempt"]
+    seed = number(run.seed, run.round, f"fit {attempt}{' final' if plan.final else ''}")
+    if attempt > 1:
+        load(run.model, run.initial)
+    else:
+        apply_start(run.model, plan, initial=run.initial, seed=seed)
+    ids = train_ids(plan, run.pool.labelled, len(run.saved.queries[-1]), generator(run.seed, run.round, "replay"))
+    outcome = run_fit(
+        run.source,
+        run.model,
+        run.pool,
+        plan,
+        round=run.round,
+        round_dir=run.folder / _folder(run, plan),
+        seed=seed,
+        step=run.saved.meta.get("logged_steps", 0),
+        flops=run.flops,
+        ids=ids,
+        stall=stall,
+    )
+    run.last = outcome
+    return outcome
+
+
+def _folder(run: Run, plan: FitPlan) -> str:
+    attempt = run.saved.meta["attempt"]
+    return ("final" if plan.final else f"round-{run.round:03d}") + (f"-attempt-{attempt}" if attempt > 1 else "")
+
+
+def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord:
+    """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it."""
+    run.spend(*outcome.entries)
+    folder = _folder(run, plan)
+    files = {"weights": run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
+    agreement = _agreement(run, folder, files)
+    rate, attempt = _train_rate(run, outcome), run.saved.meta["attempt"]
+    meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
+    bill = run.bill_with(rate)
+    record = RoundRecord(
+        round=run.round,
+        labelled=len(run.pool.labelled),
+        queried=len(run.saved.queries[-1]),
+        metrics=outcome.metrics,
+        epochs=outcome.epochs,
+        start="initial" if attempt > 1 else plan.start,
+        attempts=attempt,
+        restarted=attempt > 1,
+        agreement=agreement,
+        candidates=run.saved.meta.get("inferred", 0),
+        stale=run.saved.meta.get("stale", 0),
+        final=plan.final,
+        cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
+    )
+    run.commit(step, record=record, files=files, meta=meta)
+    log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer))
+    return record
+
+
+def _train_rate(run: Run, outcome: Outcome) -> dict[str, float]:
+    # Seconds inside the training loop only: set-up is in the numerator of rho_seconds, not in its denominator.
+    before = run.saved.meta.get("train_rate", {"records": 0, "seconds": 0.0})
+    records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
+    return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
+
+
+def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
+    """Agreement of this round's with the last round's predictions on the stop set, as Cohen's kappa.
+
+    Bloodgood & Vijay-Shanker, 2009. This round's predictions are written for the next one.
+    """
+    ids = run.pool.state.stop_set
+    if len(ids) == 0:
+        return None
+    arrays, flops, seconds, width = run_inference(
+        run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
+    )
+    run.spend(Entry(phase="agree", round=run.round, records=len(ids), flops=flops, seconds=seconds))
+    now = arrays["classes"].astype(np.int64)
+    files["stop_set"] = run.write(f"{folder}/stop_set.npy", lambda f: np.save(f, now, allow_pickle=False))
+    if "stop_set" not in run.saved.files:
+        return None
+    before = np.load(run.folder / run.saved.files["stop_set"], allow_pickle=False)
+    if np.array_equal(before, now):
+        return 1.0  # kappa is 0 / 0 where both predict one class throughout
+    return float(multiclass_cohen_kappa(torch.tensor(now), torch.tensor(before), num_classes=max(2, width)))
+
+
+def restart(
+    run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...] = (), new_selection: int = 0
+) -> None:
+    """Throw the weights away and begin again, or give up; what was wasted stays on the ledger.
+
+    Args:
+        run: the run.
+        reason: what stalled.
+        stall: how often to try.
+        entries: work of the aborted fit.
+        new_selection: records to draw at random before training again; labels already paid are kept.
+    """
+    restarts = run.saved.meta["restarts"]
+    if restarts >= stall.max_restarts:
+        sentence = f"gave up after {restarts} restarts: {reason.sentence}"
+        run.commit("finish", entries=entries, reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
+        return
+    reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
+    run.initial = snapshot(run.model)
+    effects: dict[str, Any] = {
+        "entries": entries,
+        "reasons": (reason,),
+        "files": {"initial": run.write_weights(f"initial-{restarts + 1}.pt", run.initial)},
+        "meta": {"attempt": run.saved.meta["attempt"] + 1, "restarts": restarts + 1},
+    }
+    if new_selection:
+        picked = run.pool.state.draw(new_selection, generator(run.seed, run.round, "restart"))
+        run.commit("label", query=as_query(run, picked), round=run.round + 1, **effects)
+    else:
+        run.commit("train", **effects)

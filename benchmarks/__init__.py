@@ -1,0 +1,1 @@
+"""What the library claims, and the command that shows it."""

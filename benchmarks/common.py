@@ -1,0 +1,75 @@
+"""How a benchmark says what it measured, where, and whether it holds."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+UNFINISHED = Path(__file__).parents[1] / "runs" / "benchmarks"
+
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
+
+
+def claim(name: str, value: float, op: str, target: float) -> dict[str, Any]:
+    """``value op target``, and whether it holds; a NaN never does."""
+    return {"name": name, "value": value, "op": op, "target": target, "holds": bool(_OPERATORS[op](value, target))}
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def write_results(
+    name: str,
+    command: str,
+    rows: Sequence[Mapping[str, Any]],
+    claims: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path = RESULTS,
+    **extra: Any,
+) -> Path:
+    """Write ``results/<name>.json``, a row a line, whole or not at all.
+
+    Args:
+        name: of the benchmark, and of its file.
+        command: what writes this file, as typed from the root of the source tree.
+        rows: raw measurements, one per seed and setting.
+        claims: what :func:`claim` returned.
+        folder: where to.
+        **extra: further JSON-able keys, for example what was chosen.
+    """
+    head = {"benchmark": name, "command": command, "environment": environment(), **extra}
+    fields = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+    fields += [f"{_json(key)}: [\n  {_lines(value)}\n ]" for key, value in (("claims", claims), ("rows", rows))]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    aside = path.with_suffix(".json.tmp")
+    aside.write_text("{\n " + ",\n ".join(fields) + "\n}\n")
+    aside.replace(path)
+    return path
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _lines(values: Sequence[Mapping[str, Any]]) -> str:
+    return ",\n  ".join(_json(value) for value in values)

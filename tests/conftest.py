@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from al_lightning.features.cluster import Clusters, kmeans
+from al_lightning.pool.view import PoolView
+
+
+def view_of(
+    size: int,
+    *,
+    labelled: Any = (),
+    features: np.ndarray | None = None,
+    clusters: Any = None,
+    scores: Any = None,
+    score_rounds: Any = None,
+) -> PoolView:
+    """A pool view by hand: what the pool would show a selector or a strategy."""
+    by_kmeans = None if features is None else lambda k: kmeans(features, k, seed=0)
+    by_hand = None if clusters is None else lambda k: Clusters(np.asarray(clusters, np.int32), np.zeros((k, 1)), 0.0)
+    labelled = np.asarray(labelled, dtype=np.int64)
+    scores = np.full(size, np.nan, np.float32) if scores is None else np.asarray(scores, np.float32)
+    if score_rounds is None:
+        score_rounds = np.where(np.isnan(scores), -1, 0)
+    return PoolView(
+        size=size,
+        round=0,
+        unlabelled=np.setdiff1d(np.arange(size), labelled),
+        labelled=labelled,
+        scores=scores,
+        score_rounds=np.asarray(score_rounds, np.int32),
+        load_features=None if features is None else lambda: features,
+        load_clusters=by_hand or by_kmeans,
+    )
+
+
+@pytest.fixture
+def make_view() -> Callable[..., PoolView]:
+    return view_of

@@ -1,0 +1,74 @@
+"""The table: one row per exported strategy, selector and round size. A new method is in the contract by its row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from al_lightning import candidates, query, round_size
+from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed
+from al_lightning.scoring.outputs import Outputs
+
+STRATEGIES = [Random(), LeastConfidence(), Margin(), Entropy(), KCenterGreedy()]
+
+SELECTORS = [
+    WholePool(),
+    RandomShare(0.3),
+    Representatives(0.3),
+    Representatives(0.3, n_clusters=1),
+    Representatives(0.3, n_clusters=7, memory=False),
+    EveryK(WholePool(), 1),
+    EveryK(Representatives(0.3), 3),
+]
+
+ROUND_SIZES = [Fixed(10), Fixed(10, first=5), Growing(10, 1.5), Doubling(10), Listed([10, 20])]
+
+TABLE: dict[ModuleType, list[Any]] = {query: STRATEGIES, candidates: SELECTORS, round_size: ROUND_SIZES}
+
+
+def methods_of(module: ModuleType) -> set[type]:
+    """The exported classes a user can build; bases and protocols cannot be."""
+    exported = [getattr(module, name) for name in module.__all__]
+    return {
+        x
+        for x in exported
+        if inspect.isclass(x)
+        and x.__module__.startswith("al_lightning.")
+        and not inspect.isabstract(x)
+        and not getattr(x, "_is_protocol", False)
+    }
+
+
+@pytest.fixture
+def table() -> Iterator[tuple[ModuleType, list[Any], set[type]]]:
+    return ((module, rows, methods_of(module)) for module, rows in TABLE.items())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, rows in {"strategy": STRATEGIES, "selector": SELECTORS, "sizes": ROUND_SIZES}.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, rows, ids=repr)
+
+
+@pytest.fixture
+def arrays_of() -> Callable[..., dict[str, np.ndarray]]:
+    """What travels for n candidates: the payload of random (or constant) logits."""
+
+    def arrays(strategy: Any, n: int, *, constant: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+        if not strategy.needs_inference:
+            return {}
+        generator = torch.Generator().manual_seed(seed)
+        shape = (1, 4) if constant else (n, 4)
+        logits = torch.randn(shape, generator=generator).expand(n, 4)
+        embedding = torch.randn((shape[0], 3), generator=generator).expand(n, 3)
+        return {k: v.numpy() for k, v in strategy.payload(Outputs(logits, embedding)).items()}
+
+    return arrays
