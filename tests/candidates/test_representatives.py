@@ -109,7 +109,7 @@ def test_clusters_are_asked_for_once_however_the_pool_shrinks_or_grows(make_view
     for size, labelled in [(100, 0), (100, 60), (140, 60)]:
         view = make_view(size, labelled=range(labelled), features=np.random.default_rng(0).normal(size=(size, 2)))
         inner = view.load_clusters
-        view = dataclasses.replace(view, loadload_clusters=lambda k, inner=inner: asked.append(k) or inner(k))
+        view = dataclasses.replace(view, load_clusters=lambda k, inner=inner: asked.append(k) or inner(k))
         _, state = Representatives(0.2).propose(view=view, size=1, rng=np.random.default_rng(0), state=state)
     assert asked == [20, 20, 20]
     assert state == {"n_clusters": 20}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_an_on_exception_checkpoint_is_not_loaded_into_rounds(tmp_path: Path) ->
     folder = tmp_path / "exceptions"
     crashed = quiet(max_epochs=5, callbacks=[OnExceptionCheckpoint(folder), _Crash()], enable_checkpointing=True)
     stale = net(seed=5)
-    with pytest.raises(RuntimeError, match="crash"):
+    with pytest.raises(RuntimeError, match="crash"), warnings.catch_warnings(action="ignore"):
         crashed.fit(stale, datamodule=_labelled())
     assert list(folder.glob("*.ckpt"))
     watch = Weights()
@@ -263,6 +264,7 @@ class _Crash(Callback):
 
 def test_a_trainer_built_by_the_lightning_cli_runs_all_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's use of jsonargparse
     args = [f"--trainer.{k}={v}" for k, v in {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "logger": False,
             "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
             "default_root_dir": tmp_path / "root"}.items()]  # fmt: skip
