@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def train_ids(plan: FitPlan, labelled: np.ndarray, new: int, rng: np.random.Gene
         new: how many at the end are new.
         rng: draws the replayed ones.
     """
-    if plan.replay is None or new >= len(labelled):
+    if plan.replay is None or not 0 < new < len(labelled):
         return None
     old, fresh = labelled[: len(labelled) - new], labelled[len(labelled) - new :]
     count = min(len(old), round(plan.replay * new))
@@ -147,7 +148,10 @@ def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
     for m in still:
         m.train(False)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Lightning warns of modules in eval mode; here they are meant to be.
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+            yield
     finally:
         for p in stopped:
             p.requires_grad_(True)

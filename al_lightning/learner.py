@@ -199,7 +199,10 @@ class ActiveLearner:
             self._restart(run, stalled, ())
             return
         reason = next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
-        run.commit("query" if reason is None else "finish", reasons=() if reason is None else (reason,))
+        if reason is None:
+            run.go_on("query")
+        else:
+            run.commit("finish", reasons=(reason,))
 
     def _finish(self, run: Run) -> None:
         plan = self.policy.final_plan(run.history)

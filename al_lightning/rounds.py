@@ -179,8 +179,11 @@ def materialise(model: L.LightningModule, trainer: L.Trainer, datamodule: L.Ligh
     Raises:
         UnsupportedModel: the hooks replace weights each time they run, which loses them between fit and predict.
     """
-    trainer._data_connector.attach_datamodule(datamodule)  # type: ignore[arg-type]
+    # Lightning's own order: data first, prepared on one process per node.
+    trainer._data_connector.attach_datamodule(model, datamodule=datamodule)
     model.trainer = trainer
+    trainer._data_connector.prepare_data()
+    datamodule.setup("fit")
     model.setup("fit")
     model.configure_model()
     before = {name: id(p) for name, p in model.named_parameters()}

@@ -193,6 +193,10 @@ class Run:
         """Have the next step's commit name a file that was written."""
         self._files[name] = path
 
+    def go_on(self, step: str) -> None:
+        """Move to the next step without an effect worth a write: after a kill the decision is simply made again."""
+        self.saved.step = step
+
     def commit(self, step: str, **effects: Any) -> None:
         """Make a step's effect real, in memory and on disk, together with the step that comes next."""
         entries = (*self.pending, *effects.pop("entries", ()))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import lightning.pytorch as L
-from lightning.pytorch.callbacks import Callback
 
+from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import UnknownMonitor
 from al_lightning.history import History, Reason
 
@@ -41,7 +41,7 @@ def rounds_without_progress(values: Sequence[float], *, mode: Direction, min_del
 
 
 @dataclass(eq=False)
-class RoundPlateau(Callback):
+class RoundPlateau(RoundCallback):
     """Stop the run when a metric, or the loss, has not improved for some rounds.
 
     As a stopping rule it goes into ``ActiveLearner(stop=[...])`` or ``Trainer(callbacks=[...])``; in a hand-written
@@ -58,8 +58,6 @@ class RoundPlateau(Callback):
     mode: Direction = "max"
     min_delta: float = 0.0
     patience: int = 2
-
-    al_shared = True
 
     _values: list[float] = field(default_factory=list, init=False, repr=False)
 
@@ -87,6 +85,8 @@ class RoundPlateau(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """In a hand-written loop: look at this round's metric, and ask the pool to stop."""
+        if self.new_loop(trainer):
+            self._values = []
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.monitor not in metrics:
             raise UnknownMonitor(self.monitor, metrics, "RoundPlateau")

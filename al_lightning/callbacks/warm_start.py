@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import lightning.pytorch as L
-from lightning.pytorch.callbacks import Callback
 
+from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
 from al_lightning.fit_plan import FitPlan, Start, Weights, apply_start, frozen, snapshot, train_ids
 from al_lightning.history import History
@@ -30,7 +30,7 @@ def is_stable(history: History, gate: float | None) -> bool:
 
 
 @dataclass(eq=False)
-class WarmStart(Callback):
+class WarmStart(RoundCallback):
     """A fit policy: reuse weights between rounds, or not.
 
     Args:
@@ -64,8 +64,6 @@ class WarmStart(Callback):
     gate: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | None = None
-
-    al_shared = True
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)
     _fits: int = field(default=0, init=False, repr=False)
@@ -116,6 +114,8 @@ class WarmStart(Callback):
                 f"WarmStart(gate={self.gate}) needs agreement on a stop set, which a hand-written loop does not "
                 "measure: use ActiveLearner(fit=WarmStart(...), stop_set=...), or gate=None."
             )
+        if self.new_loop(trainer):
+            self._initial, self._fits, self._labelled = {}, 0, 0
         self._plan = self.plan(self._own_history())
         if self._plan.epochs is not None:
             trainer.fit_loop.max_epochs = self._plan.epochs

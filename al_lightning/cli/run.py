@@ -83,5 +83,3 @@ def _report(console: Console, cfg: DictConfig, parts: Parts, result: Result) -> 
         f"run folder: {result.run_dir}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import FeaturesMissing
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.items import read
+from al_lightning.pool.views import read
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import run_inference
 

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from al_lightning.errors import PoolError
 from al_lightning.pool import fingerprint
-from al_lightning.pool.items import Attach, IndexedCollate, IndexedView, ItemFormat, LabelledView
+from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, plain
 from al_lightning.pool.state import PoolState
 from al_lightning.pool.view import PoolView
+from al_lightning.pool.views import IndexedCollate, IndexedView, LabelledView, for_training
 from al_lightning.scoring.outputs import TASKS
 from al_lightning.seeds import generator
 
@@ -84,6 +85,7 @@ class PoolDataModule(L.LightningDataModule):
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.stop_reason: Reason | None = None
+        self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
         self._offer_loaders()
@@ -122,10 +124,13 @@ class PoolDataModule(L.LightningDataModule):
         loader = self.inner.train_dataloader()
         if not isinstance(loader, DataLoader):
             raise PoolError(f"train_dataloader() returned {type(loader).__name__}; a pool needs one DataLoader.")
-        if not isinstance(loader.sampler, RandomSampler | SequentialSampler) or loader.batch_size is None:
+        sampler = loader.sampler
+        whole = isinstance(sampler, RandomSampler | SequentialSampler) and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+        if not whole or getattr(sampler, "replacement", False) or loader.batch_size is None:
             raise PoolError(
-                f"train_dataloader() uses {type(loader.sampler).__name__} or a batch sampler, which cannot be carried "
-                "over to the labelled part. Return a plain DataLoader, or wrap its dataset: PoolDataModule(dataset)."
+                f"train_dataloader() uses a {type(sampler).__name__} of its own or a batch sampler, which cannot "
+                "be carried over to the labelled part. Return a plain DataLoader, or wrap its dataset: "
+                "PoolDataModule(dataset)."
             )
         self.batch_size = self.batch_size or loader.batch_size
         # Only settings that differ from DataLoader's own: some exclude each other when passed explicitly.
@@ -330,8 +335,14 @@ class PoolDataModule(L.LightningDataModule):
                 f"drop_last=True leaves no batch: {len(ids)} labelled records, batch_size={self.batch_size}. "
                 "Start with more labels, or a smaller batch."
             )
-        view = LabelledView(self._data, ids.tolist(), [state.labels[int(i)] for i in ids], self.items)
-        return DataLoader(view, batch_size=self.batch_size, shuffle=True, **self.loader)
+        labels = state.labels
+        if self.train_ids is None:
+            view = LabelledView(self._data, list(labels), list(labels.values()), self.items)
+        else:
+            view = LabelledView(self._data, ids.tolist(), [labels[i] for i in ids.tolist()], self.items)
+        dataset, collate = for_training(view, self.loader.get("collate_fn"))
+        options = {**self.loader, "collate_fn": collate}
+        return DataLoader(dataset, batch_size=self.batch_size, shuffle=True, **options)
 
     def predict_dataloader(self) -> DataLoader:
         """This round's candidates (all unlabelled records where none were chosen), in ascending order of id."""

@@ -66,7 +66,7 @@ def rounds(
         oracle: who answers the first query; default: the dataset's own labels.
         seed: of the first draw and of every round's generator.
     """
-    pool.stop_reason = None
+    pool.stop_reason, pool.loop = None, object()
     number = 0
     state: State = {}
 

@@ -52,7 +52,7 @@ class Scores:
 class _ScoringModule(L.LightningModule):
     """Runs ``infer`` and a payload on indexed batches; the user's module is in here unchanged."""
 
-    def __init__(self, model: L.LightningModule, pool: PoolDataModule, payload: Payload, meter: FlopMeter) -> None:
+    def __init__(self, model: nn.Module, pool: PoolDataModule, payload: Payload, meter: FlopMeter) -> None:
         super().__init__()
         self.model = model
         self._pool, self._payload, self._meter = pool, payload, meter
@@ -121,7 +121,7 @@ def run_inference(
     if len(ids) == 0:
         return {}, 0.0, 0.0, 0
     ranks = Ranks(trainer)
-    module = _ScoringModule(model, pool, payload, meter)
+    module = _ScoringModule(unwrapped(model), pool, payload, meter)
     # Loaders draw from the global generator even without shuffling: scoring must not change how the user trains.
     with Stopwatch.running() as watch, isolate_rng(), borrowed_for_scoring(trainer, model):
         share = ids[ranks.rank :: ranks.world]

@@ -1,4 +1,7 @@
-"""The table: one row per exported strategy, selector and round size. A new method is in the contract by its row."""
+"""The table: one row per exported strategy, selector, round size and callback.
+
+A new method is in the contract by its row.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import candidates, query, round_size
+from al_lightning import callbacks, candidates, query, round_size
+from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
 from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed
@@ -31,7 +35,24 @@ SELECTORS = [
 
 ROUND_SIZES = [Fixed(10), Fixed(10, first=5), Growing(10, 1.5), Doubling(10), Listed([10, 20])]
 
-TABLE: dict[ModuleType, list[Any]] = {query: STRATEGIES, candidates: SELECTORS, round_size: ROUND_SIZES}
+CALLBACKS = [
+    WarmStart("reset"),
+    WarmStart("keep", epochs=1),
+    WarmStart("shrink_perturb", epochs=1),
+    WarmStart("resume", epochs=1, replay=1.0),
+    WarmStart("keep", epochs=1, freeze=("net.0",)),
+    RoundPlateau("val_acc", patience=2),
+    RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
+    StallDetection("train_loss", patience=2),
+    StallDetection("val_acc", mode="max", reference=0.0),
+]
+
+TABLE: dict[ModuleType, list[Any]] = {
+    query: STRATEGIES,
+    candidates: SELECTORS,
+    round_size: ROUND_SIZES,
+    callbacks: CALLBACKS,
+}
 
 
 def methods_of(module: ModuleType) -> set[type]:
@@ -53,7 +74,12 @@ def table() -> Iterator[tuple[ModuleType, list[Any], set[type]]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for name, rows in {"strategy": STRATEGIES, "selector": SELECTORS, "sizes": ROUND_SIZES}.items():
+    for name, rows in {
+        "strategy": STRATEGIES,
+        "selector": SELECTORS,
+        "sizes": ROUND_SIZES,
+        "callback": CALLBACKS,
+    }.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, rows, ids=repr)
 

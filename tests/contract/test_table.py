@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from al_lightning.settings import describe
+
 
 def test_every_exported_method_has_a_row(table):
     for module, rows, methods in table:
@@ -17,5 +19,6 @@ def test_every_exported_method_has_a_row(table):
 def test_every_method_describes_its_settings_as_data(table):
     for _, rows, _ in table:
         for row in rows:
-            json.dumps(dataclasses.asdict(row))
-            assert dataclasses.replace(row) == row
+            description = describe(row)
+            assert json.loads(json.dumps(description)) == description
+            assert describe(dataclasses.replace(row)) == description

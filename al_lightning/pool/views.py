@@ -1,0 +1,127 @@
+"""The views a dataset is read through: what is labelled, and what is to be inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from al_lightning.pool.items import ItemFormat, is_cut
+
+
+def read(data: Any, ids: Sequence[int]) -> list[Any]:
+    """Items of ``data`` at ``ids``, in one call where the dataset offers ``__getitems__``."""
+    many = getattr(data, "__getitems__", None)
+    return many(ids) if many is not None else [data[i] for i in ids]
+
+
+class LabelledView(Dataset[Any]):
+    """The labelled records as a dataset of their own, each item carrying the label that was bought for it.
+
+    Args:
+        data: the user's dataset (its train view).
+        ids: ids to serve, ``(n,)``; may repeat (replay).
+        labels: one bought label per entry of ``ids``.
+        items: where the target sits.
+    """
+
+    def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
+        self.data, self.ids, self.labels, self.items = data, list(ids), list(labels), items
+        self.example = data[self.ids[0]]
+        items.check(self.example)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items.attached(self.data[self.ids[position]], self.labels[position])
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Any]:
+        items = read(self.data, [self.ids[p] for p in positions])
+        attached = self.items.attached
+        return [attached(item, self.labels[p]) for item, p in zip(items, positions, strict=True)]
+
+
+class BatchLabels(LabelledView):
+    """The same, with labels put in a batch at a time: an epoch costs what the user's own DataLoader costs.
+
+    Only for items that PyTorch's ``default_collate`` stacks anyway, see :func:`for_training`. The dataset's own targets
+    are left out of collation, which pays for looking up the bought ones.
+    """
+
+    def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
+        super().__init__(data, ids, labels, items)
+        like = default_collate([items.place_of_target(self.example)])
+        if any(is_cut(label, like.dtype) for label in self.labels):
+            raise ValueError("labels with fractions in the place of whole numbers")
+        self.stacked = torch.tensor(self.labels, dtype=like.dtype).numpy()
+
+    def __getitems__(self, positions: Sequence[int]) -> Any:
+        ids = self.ids
+        return positions, read(self.data, [ids[p] for p in positions])
+
+    def collate(self, fetched: tuple[Sequence[int], list[Any]]) -> Any:
+        """What ``default_collate`` makes of the items once their targets are the bought labels."""
+        positions, items = fetched
+        labels = torch.from_numpy(self.stacked[positions])
+        first = items[0]
+        if isinstance(first, dict):
+            key = self.items.target_key
+            rest = {k: default_collate([item[k] for item in items]) for k in first if k != key}
+            return {**rest, key: labels}
+        if len(first) == 2:
+            return [default_collate([item[0] for item in items]), labels]
+        return [*default_collate([tuple(item[:-1]) for item in items]), labels]
+
+
+def for_training(view: LabelledView, collate: Callable[..., Any] | None) -> tuple[Dataset[Any], Any]:
+    """The dataset and collate function to train with: a batch at a time where that is the same, else item by item.
+
+    Args:
+        view: what to train on.
+        collate: the user's collate function, or None for PyTorch's.
+    """
+    ordinary = type(view.example) in (tuple, list, dict) and collate in (None, default_collate)
+    if ordinary and view.items.attach is None:
+        target = view.items.place_of_target(view.example)
+        if isinstance(target, int | float | np.number | np.ndarray | Tensor):
+            try:
+                batched = BatchLabels(view.data, view.ids, view.labels, view.items)
+            except (TypeError, ValueError):  # item by item, the label at fault can be named
+                return view, collate
+            return batched, batched.collate
+    return view, collate
+
+
+class IndexedView(Dataset[Any]):
+    """The full dataset with every item's id beside it: scores can never land on the wrong record.
+
+    It is indexed by id, so it goes with ``sampler=ids``.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, id: int) -> tuple[int, Any]:
+        return id, self.data[id]
+
+    def __getitems__(self, ids: Sequence[int]) -> list[tuple[int, Any]]:
+        return list(zip(ids, read(self.data, ids), strict=True))
+
+
+class IndexedCollate:
+    """The user's collate function on the items, the ids beside the batch."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
+        self._collate = collate or default_collate
+
+    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
+        ids, items = zip(*pairs, strict=True)
+        return torch.tensor(ids, dtype=torch.int64), self._collate(list(items))
