@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -59,7 +60,7 @@ def loader_cases() -> Iterator[tuple[str, Callable[[], DataLoader], Callable[[],
             plain = data if part == "all" else Subset(data, list(ids))
             yield (
                 f"{name}, {part} labelled",
-                lambda plain=plain: DataLoader(plain, batch_size=64, shuffle=True),
+                partial(DataLoader, plain, batch_size=64, shuffle=True),
                 pool.train_dataloader,
             )
 

@@ -29,7 +29,9 @@ from tests.helpers import Net, Records, blobs, learner, net, pool_of, quiet
 
 
 def test_an_unknown_monitor_names_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(UnknownMonitor, match=r"RoundPlateau monitors 'val_accuracy'.*train_loss, val_acc, val_loss") as e:
+    with pytest.raises(
+        UnknownMonitor, match=r"RoundPlateau monitors 'val_accuracy'.*train_loss, val_acc, val_loss"
+    ) as e:
         learner(tmp_path, stop=[RoundPlateau("val_accuracy")]).fit(net(), datamodule=pool_of())
     assert e.value.available == ("train_loss", "val_acc", "val_loss")
     # The round is in the folder: with the right name the run goes on from it.
@@ -155,8 +157,9 @@ def test_outputs_other_than_the_task_says(tmp_path: Path, task: str, output: Any
 
         validation_step = None  # type: ignore[assignment]
 
+    run = learner(tmp_path, quiet(max_epochs=1), oracle=FunctionOracle(lambda i: i % 2))
     with pytest.raises(OutputMismatch, match=message):
-        learner(tmp_path, quiet(max_epochs=1)).fit(Other(), datamodule=pool_of(task=task, val=None))
+        run.fit(Other(), datamodule=pool_of(task=task, val=None))
 
 
 def test_strategies_on_classes_refuse_a_regression(tmp_path: Path) -> None:
@@ -176,7 +179,9 @@ class Nan(Net):
         logits = self.net(x)
         if self.training or not self.broken:
             return logits
-        return torch.stack([z * np.nan if tuple(r.tolist()) in self.broken else z for r, z in zip(x, logits, strict=True)])
+        return torch.stack(
+            [z * np.nan if tuple(r.tolist()) in self.broken else z for r, z in zip(x, logits, strict=True)]
+        )
 
 
 def test_nan_scores_name_the_ids_and_lose_nothing(tmp_path: Path) -> None:
@@ -232,10 +237,11 @@ def test_a_label_that_is_no_class_number_is_refused(tmp_path: Path, label: Any) 
     assert result.labelled[:12].tolist() == asked
 
 
-def test_binary_labels_are_0_and_1(tmp_path: Path) -> None:
+def test_binary_labels_are_0_and_1() -> None:
     pool = pool_of(task="binary")
-    with pytest.raises(PoolError, match="the label of id 4 is 2"):
+    with pytest.raises(PoolError, match="the label of id 4 is 2; task='binary' takes 0, 1 or SKIP"):
         pool.label([3, 4], {3: 1, 4: 2})
+    assert pool.label([3, 4], {3: 1.0, 4: 0}) == 2
 
 
 def test_labels_given_by_hand_are_checked_before_anything_is_stored() -> None:

@@ -104,7 +104,8 @@ class StallDetection(Callback):
         if not stalled:
             return None
         start = values[0] if self.reference is None else self.reference
-        sentence = f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, no better than {start:.4g}"
+        by = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        sentence = f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, not better than {start:.4g}{by}"
         return Reason("stall", sentence, {"monitor": self.monitor, "values": list(values), "reference": start})
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.rounds import fresh_trainer
 
 _LONGEST_NAME = 120
 
@@ -116,18 +117,18 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
     return Parts(model, pool, learner)
 
 
-def evaluate(cfg: DictConfig, model: L.LightningModule, pool: PoolDataModule) -> dict[str, float]:
+def evaluate(parts: Parts) -> dict[str, float]:
     """What the model logs on the test data. For reports only: it is off the bill, and draws nothing.
 
     Args:
-        cfg: the configuration the Trainer is built from.
-        model: its weights are not changed.
-        pool: holds the test data; without any, the result is empty.
+        parts: the run; without test data, the result is empty.
     """
+    model, pool, learner = parts
     if not is_overridden("test_dataloader", pool, L.LightningDataModule):
         return {}
     with isolate_rng():
-        found = part(cfg, "trainer", logger=False).test(model, datamodule=pool, verbose=False)
+        trainer = fresh_trainer(learner.trainer, model=model, datamodule=pool)
+        found = trainer.test(model, datamodule=pool, verbose=False)
     return {name: float(value) for metrics in found for name, value in metrics.items()}
 
 

@@ -20,16 +20,16 @@ from al_lightning.cli.build import (
     build,
     evaluate,
     interruptible,
+    part,
     register_resolvers,
 )
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
-from al_lightning.cost.prices import Prices
 from al_lightning.errors import ActiveLearningError
 from al_lightning.history import RoundRecord
 from al_lightning.report.environment import environment
 from al_lightning.report.plots import plot_comparison
-from al_lightning.report.table import comparison_table, summarise
+from al_lightning.report.table import comparison_table, print_table, summarise
 from al_lightning.settings import differing
 
 USAGE = """\
@@ -68,7 +68,7 @@ def compare(arguments: Sequence[str]) -> int:
         with interruptible():
             comparison.run(Console())
     except (ActiveLearningError, HydraException) as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except Interrupted:
         errors.print("Interrupted. The same command goes on from here; finished runs are kept.")
@@ -153,7 +153,7 @@ class Comparison:
         rows.sort(key=lambda row: (self.methods.index(row["method"]), row["seed"]))
         summary = summarise(rows)
         about = {method: self.config(method, self.seeds[0]).about for method in self.methods}
-        prices = Prices(**{k: v for k, v in cfg.prices.items() if k != "_target_"})
+        prices = part(cfg, "prices")
         result = {
             "command": self.command,
             "environment": environment(),
@@ -175,13 +175,12 @@ class Comparison:
             f"labels: {validation} of them for validation; money: {prices}\n"
             "ρ: all compute / one training on the labels a method ended with, in FLOPs and in seconds"
         )
-        console.print(comparison_table(summary, caption=caption), soft_wrap=True)
+        print_table(console, comparison_table(summary, caption=caption))
         for method, line in about.items():
             console.print(f"  {method}: {line}", highlight=False, markup=False)
         if reused:
-            console.print(
-                f"{reused} of {len(rows)} runs were finished before and read from {self.out}; delete it to measure anew."
-            )
+            note = f"{reused} of {len(rows)} runs were finished before: read from {self.out}, not measured again."
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         console.print(f"{path}\n{picture}", highlight=False, markup=False, soft_wrap=True)
         return path
 
@@ -232,6 +231,7 @@ class _Measured:
             # Killed after a fit and before its point was written: the delivered weights are still there.
             self._add(last, self._accuracy(parts))
         self.reused = len(self.curve) == fresh
+        self._bar.update(last)
         bill = result.bill.to_json()
         taken = ("records_trained", "records_inferred", "flops", "flops_reference", "rho", "seconds")
         more = ("seconds_reference", "rho_seconds", "money")
@@ -249,7 +249,7 @@ class _Measured:
         }
 
     def _accuracy(self, parts: Parts) -> float:
-        metrics = evaluate(self._cfg, parts.model, parts.pool)
+        metrics = evaluate(parts)
         if self._metric not in metrics:
             raise BadOption(f"metric={self._metric}: not among {', '.join(metrics) or 'no metrics'} of the test data.")
         return 100 * metrics[self._metric]

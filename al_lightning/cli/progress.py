@@ -6,6 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from al_lightning.history import RoundRecord
 
@@ -21,10 +22,10 @@ class RoundsBar:
     def __init__(self, console: Console, runs: int = 1) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             console=console,
         )
@@ -48,9 +49,10 @@ class RoundsBar:
 
     def update(self, record: RoundRecord, target: int | None = None) -> None:
         """Show a round."""
-        note = "  ".join(f"{name} {value:.3f}" for name, value in record.metrics.items())
-        total = {} if target is None else {"total": max(target, record.labelled)}
-        self._progress.update(self._one, completed=record.labelled, note=note, **total)
+        metrics = {name: value for name, value in record.metrics.items() if "loss" not in name} or record.metrics
+        note = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        total = None if target is None else float(max(target, record.labelled))
+        self._progress.update(self._one, completed=record.labelled, total=total, note=note)
 
     def finish(self) -> None:
         """Count a run."""

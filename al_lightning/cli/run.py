@@ -14,7 +14,6 @@ from al_lightning.cli.build import Interrupted, Parts, be_quiet, build, evaluate
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.errors import ActiveLearningError
-from al_lightning.history import RoundRecord
 from al_lightning.learner import Result
 
 
@@ -54,27 +53,23 @@ def run_one(cfg: DictConfig) -> int:
         Exit code: 0, 1 for an error of this library, 130 after Ctrl-C.
     """
     be_quiet()
-    console, errors = Console(quiet=rank_zero_only.rank != 0), Console(stderr=True)
+    console, errors = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0), Console(stderr=True)
     try:
         with interruptible(), RoundsBar(console) as bar:
-            parts = build(cfg, lambda record, model: _show(bar, cfg, record))
+            parts = build(cfg, lambda record, model: bar.update(record, target=cfg.labels))
             result = parts.learner.fit(parts.model, parts.pool)
     except ActiveLearningError as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except Interrupted:
-        errors.print(f"Interrupted. The same command goes on from here: {cfg.run_dir}", markup=False)
+        errors.print(f"Interrupted. The same command goes on from here: {cfg.run_dir}", markup=False, soft_wrap=True)
         return 130
-    _report(console, cfg, parts, result)
+    _report(console, parts, result)
     return 0
 
 
-def _show(bar: RoundsBar, cfg: DictConfig, record: RoundRecord) -> None:
-    bar.update(record, target=cfg.labels)
-
-
-def _report(console: Console, cfg: DictConfig, parts: Parts, result: Result) -> None:
-    metrics = evaluate(cfg, parts.model, parts.pool)
+def _report(console: Console, parts: Parts, result: Result) -> None:
+    metrics = evaluate(parts)
     lines = [
         str(result.bill),
         f"ended: {result.reason}",

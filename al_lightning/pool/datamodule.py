@@ -260,10 +260,10 @@ class PoolDataModule(L.LightningDataModule):
         for i, value in answers.items():
             if value is SKIP or self.task not in ("multiclass", "binary"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-                raise PoolError(
-                    f"the label of id {i} is {value!r}; task={self.task!r} takes class numbers 0, 1, ... or SKIP."
-                )
+            number = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+            if not number or value < 0 or (self.task == "binary" and value > 1):
+                allowed = "0, 1 or SKIP" if self.task == "binary" else "class numbers 0, 1, ... or SKIP"
+                raise PoolError(f"the label of id {i} is {value!r}; task={self.task!r} takes {allowed}.")
 
     def label(self, ids: Sequence[int] | np.ndarray, oracle: Oracle | Mapping[int, Any]) -> int:
         """Query ids and store the answers.
@@ -279,14 +279,18 @@ class PoolDataModule(L.LightningDataModule):
         ids = np.asarray(ids, dtype=np.int64)
         before = len(state.labels)
         state.query(ids)
-        if isinstance(oracle, Mapping):
-            answers: Mapping[int, Any] = oracle
-        else:
-            oracle.ask(self.request(ids, len(self.labelled)))
-            answers = oracle.collect()
-        answers = plain(answers)
-        self.check_labels(answers)
-        state.answer(answers)
+        try:
+            if isinstance(oracle, Mapping):
+                answers = plain(oracle)
+            else:
+                oracle.ask(self.request(ids, len(self.labelled)))
+                awaited = set(state.waiting.tolist())  # an oracle may tell all it knows
+                answers = {i: answer for i, answer in plain(oracle.collect()).items() if i in awaited}
+            self.check_labels(answers)
+            state.answer(answers)
+        except BaseException:
+            state.release(ids)
+            raise
         return len(state.labels) - before
 
     def rounds(

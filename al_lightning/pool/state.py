@@ -82,6 +82,10 @@ class PoolState:
         """Mark ids as queried."""
         self.status[self._checked(ids, (FREE,), "query")] = WAITING
 
+    def release(self, ids: Iterable[int]) -> None:
+        """Free ids again whose query failed."""
+        self.status[self._checked(ids, (WAITING,), "release")] = FREE
+
     def answer(self, answers: Mapping[int, Any]) -> None:
         """Store answers to queried ids: a label, or SKIP."""
         for i in self._checked(answers, (WAITING,), "label").tolist():

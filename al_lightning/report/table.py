@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 Summary = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -75,21 +76,29 @@ def cells(summary: Summary) -> list[list[str]]:
     return rows
 
 
-def comparison_table(summary: Summary, *, title: str = "", caption: str = "") -> Table:
+def comparison_table(summary: Summary, *, caption: str = "") -> Table:
     """The table for a terminal.
 
     Args:
         summary: from :func:`summarise`.
-        title: above it.
         caption: below it.
     """
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    table = Table(caption=caption, box=box.SIMPLE, caption_justify="left")
     table.add_column("method", no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for row in cells(summary):
         table.add_row(*row)
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print it whole: on a narrow terminal lines wrap, no number is cut short."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    natural = Measurement.get(console, console.options.update(width=1000), table).maximum
+    Console(file=console.file, width=max(natural, console.width)).print(table)

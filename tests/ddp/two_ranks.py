@@ -111,10 +111,16 @@ def main(root: Path) -> None:
     stall = StallDetection("uneven", mode="min", patience=1, max_restarts=1)
     uneven, pool = Uneven(), pool_of()
     result = learner(root / "stall", ddp(max_epochs=9, callbacks=[stall])).fit(uneven, datamodule=pool)
-    report["stall"] = {"reason": result.reason.kind, "fits": uneven.fits, "aborted": result.bill.lines["aborted"].records}
+    report["stall"] = {
+        "reason": result.reason.kind,
+        "fits": uneven.fits,
+        "aborted": result.bill.lines["aborted"].records,
+    }
 
     report["errors"] = {
-        "oracle": error_of(lambda: learner(root / "oracle", ddp(), oracle=FunctionOracle(refuse)).fit(net(), pool_of())),
+        "oracle": error_of(
+            lambda: learner(root / "oracle", ddp(), oracle=FunctionOracle(refuse)).fit(net(), pool_of())
+        ),
         "mismatch": error_of(lambda: learner(root / "whole", ddp(), stop_set=9, seed=5).fit(net(), pool_of())),
         "data": error_of(lambda: learner(root / "data", ddp()).fit(net(), pool_of(blobs(seed=rank)))),
     }

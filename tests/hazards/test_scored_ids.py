@@ -132,7 +132,9 @@ def test_hooks_of_the_model_may_look_at_its_trainer() -> None:
     trainer.fit(model, datamodule=pool)
     assert all((batch > 500).all() for batch in model.batches)
     ids = pool.unlabelled
-    np.testing.assert_allclose(infer(trainer, model, pool, ids), direct(model, data.tensors[0][ids]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        infer(trainer, model, pool, ids), direct(model, data.tensors[0][ids]), rtol=1e-5, atol=1e-5
+    )
 
 
 class Inner(L.LightningDataModule):

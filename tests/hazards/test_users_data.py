@@ -161,7 +161,7 @@ def test_an_oracle_may_disagree_with_the_dataset(tmp_path: Path) -> None:
 
 
 def test_named_tuples_and_lists_keep_their_type() -> None:
-    Item = namedtuple("Item", "image weight label")  # noqa: PYI024
+    Item = namedtuple("Item", "image weight label")
     for make in (Item, lambda *parts: list(parts), lambda *parts: tuple(parts)):
         items = [make(torch.ones(2), float(i), torch.tensor(0)) for i in range(6)]
         pool = pool_of(Records(items))

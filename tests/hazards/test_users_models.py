@@ -52,7 +52,9 @@ def test_layers_built_late_are_part_of_the_initial_weights(tmp_path: Path, where
 
 @pytest.mark.parametrize("where", ["configure_model", "setup"])
 def test_a_model_that_rebuilds_each_time_is_refused(tmp_path: Path, where: str) -> None:
-    with pytest.raises(UnsupportedModel, match=r"Late\.setup or \.configure_model rebuilds 'net\.0\.weight'.*Return early"):
+    with pytest.raises(
+        UnsupportedModel, match=r"Late\.setup or \.configure_model rebuilds 'net\.0\.weight'.*Return early"
+    ):
         learner(tmp_path / "run", quiet()).fit(Late(where, again=True), datamodule=pool_of())
     assert not (tmp_path / "run").exists()
 
@@ -79,7 +81,9 @@ def test_a_compiled_model_round_trips_its_weights(tmp_path: Path, mode: Any) -> 
     for name, weight in plain.state_dict().items():
         torch.testing.assert_close(compiled._orig_mod.state_dict()[name], weight)
     # A run of the compiled model goes on with the plain one, and the other way round.
-    again = learner(tmp_path / "compiled", quiet(**checkpoint), fit=WarmStart(mode)).fit(net(seed=4), datamodule=pool_of())
+    again = learner(tmp_path / "compiled", quiet(**checkpoint), fit=WarmStart(mode)).fit(
+        net(seed=4), datamodule=pool_of()
+    )
     torch.testing.assert_close(again.model.net[0].weight, plain.net[0].weight)
 
 
@@ -87,7 +91,9 @@ def test_weights_tied_or_not_saved_do_no_harm(tmp_path: Path) -> None:
     class Tied(Net):
         def __init__(self) -> None:
             super().__init__(hidden=WIDTH)
-            self.net = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES))
+            self.net = nn.Sequential(
+                nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+            )
             self.net[2].weight = self.net[0].weight
             self.register_buffer("scratch", torch.zeros(1), persistent=False)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,10 @@ def main() -> None:
         name = (point or "whole").replace(" ", "-")
         folder = root / name / "run"
         folder.parent.mkdir()
-        status = in_child(lambda: run(folder, point))
+        status = in_child(partial(run, folder, point))
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         if killed:
-            in_child(lambda: run(folder, None))
+            in_child(partial(run, folder, None))
         report[point or "whole"] = {"killed": killed, **json.loads((folder.parent / "result.json").read_text())}
     report["locked"] = locked(root / "locked")
     (root / "report.json").write_text(json.dumps(report))

@@ -18,7 +18,7 @@ from al_lightning.cost.budget import Budget
 from al_lightning.errors import PoolChanged, PoolError, RunMismatch
 from al_lightning.features.source import RawInputs
 from al_lightning.pool.oracle import SKIP, FunctionOracle, LabelRequest
-from al_lightning.query import Entropy, Margin, Random
+from al_lightning.query import Entropy, Random
 from al_lightning.round_size import Fixed, Growing, Listed
 from al_lightning.store import Store
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
@@ -370,7 +370,9 @@ def test_a_query_refused_whole_is_followed_by_another(tmp_path: Path) -> None:
             super().ask(request)
 
     oracle = Refuses(lambda i: SKIP if len(requests) in (1, 3) else i % 3)
-    result = learner(tmp_path, oracle=oracle, round_size=Fixed(6), stop=[Budget(labels=12)]).fit(net(), datamodule=pool_of())
+    result = learner(tmp_path, oracle=oracle, round_size=Fixed(6), stop=[Budget(labels=12)]).fit(
+        net(), datamodule=pool_of()
+    )
     assert requests == [6, 6, 6, 6]
     assert [r.labelled for r in result.history] == [6, 12]
 

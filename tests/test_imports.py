@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys, lightning.pytorch, torchmetrics.functional
+before = set(sys.modules)  # what these two load where it is installed, rich and matplotlib for example
+import al_lightning
+print([name for name in ("rich", "matplotlib", "pandas", "ray") if name in set(sys.modules) - before])
+print([name for name in ("hydra", "omegaconf", "wandb", "sklearn") if name in sys.modules])
+"""
+
+
+def test_importing_the_library_loads_nothing_that_few_need() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
