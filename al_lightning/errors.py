@@ -12,8 +12,18 @@ def _some(values: Iterable[object], most: int = 10) -> str:
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
+def _rebuild(cls: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
 class ActiveLearningError(Exception):
     """Base of every error this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between processes; their constructors take counts and ids, not the message.
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class PoolExhausted(ActiveLearningError):

@@ -98,12 +98,15 @@ def apply_start(model: nn.Module, plan: FitPlan, *, initial: Weights, seed: int)
     if plan.start == "initial":
         load(model, initial)
     elif plan.start == "shrink_perturb":
-        previous = {name: p.detach().clone() for name, p in model.named_parameters()}
+        previous = snapshot(model)
         load(model, initial)
         reinitialise(model, seed)
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.mul_(plan.perturb).add_(previous[name].to(p.device), alpha=plan.shrink)
+        trained = {name for name, _ in getattr(model, "_orig_mod", model).named_parameters()}
+        mixed = {
+            name: plan.shrink * previous[name] + plan.perturb * fresh if name in trained else previous[name]
+            for name, fresh in snapshot(model).items()
+        }
+        load(model, mixed)
 
 
 def train_ids(plan: FitPlan, labelled: np.ndarray, new: int, rng: np.random.Generator) -> np.ndarray | None:

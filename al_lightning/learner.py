@@ -22,7 +22,7 @@ from al_lightning.errors import PoolExhausted
 from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, plain
+from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.round_size import RoundSize
@@ -159,7 +159,7 @@ class ActiveLearner:
         size = self._size(history)
         if size == 0:
             run.commit("finish", reasons=(_exhausted(history),))
-        elif run.round == 0:
+        elif not run.saved.rounds:  # nothing fitted yet: the model knows nothing
             run.commit("label", **select(run, candidates=None, strategy=self.initial, size=size))
         else:
             run.commit("label", **select(run, candidates=self.candidates, strategy=self.query, size=size))
@@ -174,7 +174,7 @@ class ActiveLearner:
             return {i: answers[i] for i in request.ids.tolist() if i in answers}
 
         answers = run.on_zero(ask)
-        run.pool.check_labels(answers)
+        check_labels(answers, run.pool.task)
         if len(answers) < len(request.ids):
             run.commit("label", answers=answers)
             return WAITING
@@ -237,6 +237,8 @@ class ActiveLearner:
         ranks = Ranks(first)
         ranks.start()
         materialise(model, first, pool)
+        if self.stop_set > pool.size:
+            raise PoolExhausted(self.stop_set, pool.size, "records for the stop set")
         wanted = [self.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *self._label_limits()]
         if max(wanted) > pool.size - self.stop_set:
             raise PoolExhausted(max(wanted), pool.size - self.stop_set)

@@ -75,6 +75,8 @@ class Run:
         fingerprints = ranks.gather(pool.take_fingerprint())
         if any(f != fingerprints[0] for f in fingerprints):
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
+        if self.saved.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]:
+            self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records were appended
 
     def _open(self, config: dict[str, Any]) -> Saved:
         self._store = Store(self.folder)
@@ -88,7 +90,6 @@ class Run:
                 if wrong:
                     raise RunMismatch(self.folder, wrong)
                 self.pool.check_fingerprint(saved.meta["fingerprint"])
-                saved.meta["fingerprint"] = self.pool.take_fingerprint()
         except BaseException:
             self.close()
             raise

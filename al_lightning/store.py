@@ -80,7 +80,8 @@ class Saved:
         if change.record is not None and change.record.final:
             self.final = change.record
         elif change.record is not None:
-            self.rounds.append(change.record)
+            # A round that is trained again after a restart replaces its record, here as in the table.
+            self.rounds = [r for r in self.rounds if r.round != change.record.round] + [change.record]
         self.entries.extend(change.entries)
         self.reasons.extend(change.reasons)
         self.meta.update(change.meta)

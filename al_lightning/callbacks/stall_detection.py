@@ -105,7 +105,9 @@ class StallDetection(Callback):
             return None
         start = values[0] if self.reference is None else self.reference
         by = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        sentence = f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, not better than {start:.4g}{by}"
+        sentence = (
+            f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, not better than {start:.4g}{by}"
+        )
         return Reason("stall", sentence, {"monitor": self.monitor, "values": list(values), "reference": start})
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -76,7 +76,7 @@ def draw_from_clusters(
 
 @dataclass(frozen=True)
 class Representatives(CandidateSelector):
-    """Infer a share of every cluster, a different part of it each round, more where scores were high.
+    """Infer a share of every cluster, a different part of it each round.
 
     Features are clustered once (k-means); the model is not asked. A query still holds only records that were inferred:
     clusters decide where to look, never what a record is worth.
@@ -86,12 +86,13 @@ class Representatives(CandidateSelector):
         n_clusters: number of clusters. By default one per record inferred in the first round, at most
             :data:`MOST_CLUSTERS`; the number is then kept for the run, so that clustering is paid once.
         memory: whether clusters with high remembered scores are looked at more (see :func:`cluster_worth`); without
-            it, every cluster gets draws in proportion to its unlabelled members.
+            it, every cluster gets draws in proportion to its unlabelled members. Off by default: no measurement so
+            far puts it above rotation alone (docs/cards/representatives.md).
     """
 
     share: float
     n_clusters: int | None = None
-    memory: bool = True
+    memory: bool = False
 
     uses_features = True
 

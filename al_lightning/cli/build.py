@@ -45,7 +45,7 @@ def folder_name(overrides: str) -> str:
     Args:
         overrides: as Hydra joins them, ``query=margin,seed=1``.
     """
-    name = overrides.replace("/", "|")
+    name = overrides.replace("/", "%2F")
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
     return name or "default"

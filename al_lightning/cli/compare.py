@@ -177,7 +177,7 @@ class Comparison:
         )
         print_table(console, comparison_table(summary, caption=caption))
         for method, line in about.items():
-            console.print(f"  {method}: {line}", highlight=False, markup=False)
+            console.print(f"  {method}: {line}", highlight=False, markup=False, soft_wrap=True)
         if reused:
             note = f"{reused} of {len(rows)} runs were finished before: read from {self.out}, not measured again."
             console.print(note, highlight=False, markup=False, soft_wrap=True)

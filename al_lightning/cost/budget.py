@@ -51,6 +51,6 @@ class Budget:
             "rho": (self.rho, bill.rho),
         }
         for name, (limit, value) in spent.items():
-            if limit is not None and value is not None and value >= limit:
+            if limit is not None and value is not None and value >= limit * (1 - 1e-9):  # 100 x 0.036 is 3.6
                 return Reason("budget", f"{name}: {value:,.4g} of {limit:,.4g} spent", {name: value, "limit": limit})
         return None

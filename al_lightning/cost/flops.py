@@ -6,13 +6,14 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 
 def batch_length(batch: Any) -> int:
     """Records in a collated batch: the first length found in a tensor, going into dicts, tuples and lists."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, Tensor | np.ndarray):
         return len(batch) if batch.ndim else 1
     parts = batch.values() if hasattr(batch, "values") else batch
     if isinstance(parts, str | bytes) or not hasattr(parts, "__iter__"):

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from al_lightning.errors import PoolError
-from al_lightning.pool import fingerprint
+from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.items import Attach, ItemFormat
-from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, plain
+from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.state import PoolState
 from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import IndexedCollate, IndexedView, LabelledView, for_training
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from al_lightning.history import Reason
     from al_lightning.pool.loop import Round
     from al_lightning.round_size import RoundSize
-
-_LOADER_KEYS = ("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "prefetch_factor",
-                "persistent_workers", "multiprocessing_context")  # fmt: skip
-_HOOKS = ("transfer_batch_to_device", "on_before_batch_transfer", "on_after_batch_transfer")
 
 
 class PoolDataModule(L.LightningDataModule):
@@ -101,10 +96,10 @@ class PoolDataModule(L.LightningDataModule):
             name = f"{stage}_dataloader"
             if own is not None:
                 setattr(self, name, lambda own=own: self._eval_loader(own))
-            elif inner is not None and is_overridden(name, inner, L.LightningDataModule):
+            elif wrapped.defines(inner, name):
                 setattr(self, name, lambda name=name: getattr(inner, name)())
-        for name in _HOOKS:
-            if inner is not None and is_overridden(name, inner, L.LightningDataModule):
+        for name in wrapped.HOOKS:
+            if wrapped.defines(inner, name):
                 setattr(self, name, getattr(inner, name))
 
     def prepare_data(self) -> None:
@@ -119,37 +114,15 @@ class PoolDataModule(L.LightningDataModule):
         assert self.inner is not None
         self.inner.trainer = self.trainer
         self.inner.setup("fit")
-        if is_overridden("test_dataloader", self.inner, L.LightningDataModule):
+        if wrapped.defines(self.inner, "test_dataloader"):
             self.inner.setup("test")
-        loader = self.inner.train_dataloader()
-        if not isinstance(loader, DataLoader):
-            raise PoolError(f"train_dataloader() returned {type(loader).__name__}; a pool needs one DataLoader.")
-        sampler = loader.sampler
-        whole = isinstance(sampler, RandomSampler | SequentialSampler) and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
-        if not whole or getattr(sampler, "replacement", False) or loader.batch_size is None:
-            raise PoolError(
-                f"train_dataloader() uses a {type(sampler).__name__} of its own or a batch sampler, which cannot "
-                "be carried over to the labelled part. Return a plain DataLoader, or wrap its dataset: "
-                "PoolDataModule(dataset)."
-            )
+        loader = wrapped.training_loader(self.inner)
         self.batch_size = self.batch_size or loader.batch_size
-        # Only settings that differ from DataLoader's own: some exclude each other when passed explicitly.
-        plain_loader = DataLoader(loader.dataset)
-        inherited = {k: getattr(loader, k) for k in _LOADER_KEYS if getattr(loader, k) != getattr(plain_loader, k)}
-        self.loader = {**inherited, **self.loader}
+        self.loader = {**wrapped.loader_options(loader), **self.loader}
         self._adopt(loader.dataset)
 
     def _adopt(self, data: Any) -> None:
-        if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-            raise PoolError(f"{type(data).__name__} is not map-style: a pool needs __len__ and __getitem__.")
-        try:
-            size = len(data)
-        except TypeError:
-            raise PoolError(
-                f"{type(data).__name__} has no length. A pool needs to know its ids: give the dataset a __len__."
-            ) from None
-        if size == 0:
-            raise PoolError(f"{type(data).__name__} is empty: a pool needs at least one record.")
+        size = wrapped.size_of(data)
         others: dict[str, Any] = {"eval_view": self._eval_view, "keys": self.keys}
         for name, other in others.items():
             if other is not None and len(other) != size:
@@ -160,6 +133,7 @@ class PoolDataModule(L.LightningDataModule):
         self.items.check(data[0])
         self.batch_size = self.batch_size or 32
         self._data = data
+        self._val_labels = len(self._val) if self._val is not None else wrapped.validation_records(self.inner)  # type: ignore[arg-type]
         self.state = PoolState(size)
 
     # ---- what is in it -----------------------------------------------------------------------------------------
@@ -189,12 +163,7 @@ class PoolDataModule(L.LightningDataModule):
     def val_labels(self) -> int:
         """Labelled records that validation uses; they count as bought."""
         self._ready()
-        if self._val is not None:
-            return len(self._val)  # type: ignore[arg-type]
-        if self.inner is None or not is_overridden("val_dataloader", self.inner, L.LightningDataModule):
-            return 0
-        loaders = self.inner.val_dataloader()
-        return sum(len(x.dataset) for x in (loaders if isinstance(loaders, list | tuple) else [loaders]))
+        return self._val_labels
 
     @property
     def eval_data(self) -> Any:
@@ -255,16 +224,6 @@ class PoolDataModule(L.LightningDataModule):
             target=lambda i: self.items.target(self.eval_data[i]),
         )
 
-    def check_labels(self, answers: Mapping[int, Any]) -> None:
-        """Raise PoolError for an answer that is no label of this task."""
-        for i, value in answers.items():
-            if value is SKIP or self.task not in ("multiclass", "binary"):
-                continue
-            number = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-            if not number or value < 0 or (self.task == "binary" and value > 1):
-                allowed = "0, 1 or SKIP" if self.task == "binary" else "class numbers 0, 1, ... or SKIP"
-                raise PoolError(f"the label of id {i} is {value!r}; task={self.task!r} takes {allowed}.")
-
     def label(self, ids: Sequence[int] | np.ndarray, oracle: Oracle | Mapping[int, Any]) -> int:
         """Query ids and store the answers.
 
@@ -286,7 +245,7 @@ class PoolDataModule(L.LightningDataModule):
                 oracle.ask(self.request(ids, len(self.labelled)))
                 awaited = set(state.waiting.tolist())  # an oracle may tell all it knows
                 answers = {i: answer for i, answer in plain(oracle.collect()).items() if i in awaited}
-            self.check_labels(answers)
+            check_labels(answers, self.task)
             state.answer(answers)
         except BaseException:
             state.release(ids)

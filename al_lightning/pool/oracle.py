@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from al_lightning.errors import PoolError
+
 
 class _Skip:
     """The annotator refused; the record is never queried again and no label is paid."""
@@ -90,3 +92,14 @@ class FunctionOracle:
 def plain(answers: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> dict[int, Any]:
     """Answers as JSON-able data, tensors and arrays unpacked; SKIP stays SKIP."""
     return {int(i): value.tolist() if hasattr(value, "tolist") else value for i, value in dict(answers).items()}
+
+
+def check_labels(answers: Mapping[int, Any], task: str) -> None:
+    """Raise PoolError for an answer that is no label of this task."""
+    for i, value in answers.items():
+        if value is SKIP or task not in ("multiclass", "binary"):
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+        if not number or value < 0 or (task == "binary" and value > 1):
+            allowed = "0, 1 or SKIP" if task == "binary" else "class numbers 0, 1, ... or SKIP"
+            raise PoolError(f"the label of id {i} is {value!r}; task={task!r} takes {allowed}.")

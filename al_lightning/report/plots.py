@@ -90,7 +90,9 @@ def _dress(left: Axes, right: Axes, rows: Sequence[Row], labels: int) -> None:
     right.annotate("ρ = 1", (1, 0), (4, 6), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9)
     right.set_xlabel(f"compute so far / one training on {labels:,} labels (FLOPs)")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    right.legend(loc="lower right", frameon=True, fontsize=9)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    drawn = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
+    right.legend([drawn[name] for name in methods], methods, loc="lower right", frameon=True, fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

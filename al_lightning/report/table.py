@@ -41,12 +41,9 @@ def si(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _spread(form: str) -> Any:
-    def cell(quantity: Mapping[str, float]) -> str:
-        sd = f" ± {quantity['sd']:{form}}" if "sd" in quantity else ""
-        return f"{quantity['mean']:{form}}{sd}"
-
-    return cell
+def _accuracy(quantity: Mapping[str, float]) -> str:
+    sd = f" ± {quantity['sd']:.2f}" if "sd" in quantity else ""
+    return f"{quantity['mean']:.2f}{sd}"
 
 
 def _whole(quantity: Mapping[str, float]) -> str:
@@ -54,14 +51,14 @@ def _whole(quantity: Mapping[str, float]) -> str:
 
 
 COLUMNS: dict[str, tuple[str, Any]] = {
-    "accuracy %": ("accuracy", _spread(".2f")),
+    "accuracy %": ("accuracy", _accuracy),
     "labels": ("labels_bought", _whole),
     "trained": ("records_trained", _whole),
     "inferred": ("records_inferred", _whole),
     "FLOPs": ("flops", lambda q: si(q["mean"])),
     "seconds": ("seconds", lambda q: f"{q['mean']:.1f}"),
     "money": ("money", lambda q: f"{q['mean']:.2f}"),
-    "ρ": ("rho", _spread(".2f")),
+    "ρ": ("rho", lambda q: f"{q['mean']:.2f}"),
     "ρ (s)": ("rho_seconds", lambda q: f"{q['mean']:.2f}"),
 }
 """Column title -> (quantity, how it is written)."""

@@ -137,6 +137,7 @@ def test_the_final_fit_may_start_from_the_previous_weights(tmp_path: Path) -> No
 def test_a_gate_keeps_rounds_cold_until_agreement(tmp_path: Path) -> None:
     starts = {}
     for gate in (1e-6, 1.0):
+        torch.manual_seed(0)
         model = Watched()
         kwargs: dict[str, Any] = {
             "fit": WarmStart("keep", gate=gate),

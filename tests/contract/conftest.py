@@ -28,7 +28,7 @@ SELECTORS = [
     RandomShare(0.3),
     Representatives(0.3),
     Representatives(0.3, n_clusters=1),
-    Representatives(0.3, n_clusters=7, memory=False),
+    Representatives(0.3, n_clusters=7, memory=True),
     EveryK(WholePool(), 1),
     EveryK(Representatives(0.3), 3),
 ]
