@@ -77,6 +77,9 @@ class Run:
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
         if self.saved.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]:
             self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records were appended
+        lost = self.saved.meta.get("in_flight")
+        if lost is not None:  # a fit that was killed: its work is thrown away, and stays on the bill
+            self.commit(self.step, entries=(Entry(phase="aborted", **lost),))
 
     def _open(self, config: dict[str, Any]) -> Saved:
         self._store = Store(self.folder)
@@ -190,6 +193,12 @@ class Run:
         """Put work on the ledger; it is written with the next step."""
         self.pending += entries
 
+    def note_in_flight(self, records: int, flops: float, seconds: float) -> None:
+        """Note what a running fit has done so far, should it be killed; the next commit settles it."""
+        if self._store is not None:
+            spent = {"round": self.round, "records": records, "flops": flops, "seconds": seconds}
+            self._store.note("in_flight", spent)
+
     def add_file(self, name: str, path: str) -> None:
         """Have the next step's commit name a file that was written."""
         self._files[name] = path
@@ -202,7 +211,7 @@ class Run:
         """Make a step's effect real, in memory and on disk, together with the step that comes next."""
         entries = (*self.pending, *effects.pop("entries", ()))
         files = {**self._files, **effects.pop("files", {})}
-        meta = {"flops_per_record": self.flops.per_record, **effects.pop("meta", {})}
+        meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}
         if self.saved.step == "new":
             meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
         change = Change(

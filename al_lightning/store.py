@@ -183,6 +183,10 @@ class Store:
         saved.files = dict(rows("SELECT name, path FROM file"))
         return saved
 
+    def note(self, key: str, value: Any) -> None:
+        """Write one value beside the run's steps."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
     def commit(self, change: Change) -> None:
         """Write a step's effect and the move to the next step, all or nothing."""
         db = self._db

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
 from al_lightning.cost.flops import FlopMeter, batch_length
+
+NOTE_SECONDS = 1.0
+Note = Callable[[int, float, float], None]
 
 
 class Meter(Callback):
@@ -17,6 +21,7 @@ class Meter(Callback):
     Args:
         flops: where FLOPs per record are kept.
         kind: name of this fit's training pass there; parts that are frozen make another kind.
+        note: called about once a second with the records, FLOPs and seconds so far, of all ranks.
 
     Attributes:
         trained: records that went forward and backward on this rank.
@@ -28,15 +33,17 @@ class Meter(Callback):
 
     al_shared = True
 
-    def __init__(self, flops: FlopMeter, kind: str) -> None:
-        self.flops, self.kind = flops, kind
+    def __init__(self, flops: FlopMeter, kind: str, note: Note | None = None) -> None:
+        self.flops, self.kind, self._note = flops, kind, note
         self.trained = self.validated = self.epochs = 0
         self.train_seconds = self.validate_seconds = 0.0
         self._train_began: float | None = None
+        self._noted = self._began = time.perf_counter()
         self._validate_began = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._train_began, self.validate_seconds_before = time.perf_counter(), self.validate_seconds
+        self._train_began = self._noted = time.perf_counter()
+        self._validated_before = self.validate_seconds
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -49,13 +56,17 @@ class Meter(Callback):
         records = batch_length(batch)
         self.trained += records
         self.flops.stop(self.kind, records)
+        now = time.perf_counter()
+        if self._note is not None and now - self._noted > NOTE_SECONDS:
+            self._noted, trained = now, self.trained * trainer.world_size
+            self._note(trained, self.flops.flops(self.kind, trained), now - self._began)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs += 1
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._train_began is not None:
-            validated = self.validate_seconds - self.validate_seconds_before
+            validated = self.validate_seconds - self._validated_before
             self.train_seconds = time.perf_counter() - self._train_began - validated
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def compare(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
 
     be_quiet()
+    warnings.filterwarnings("ignore", "classes .* have no labelled record")  # it is among each run's reasons
     register_resolvers()
     errors = Console(stderr=True)
     try:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from al_lightning.callbacks.meter import Meter
+from al_lightning.callbacks.meter import Meter, Note
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
@@ -84,6 +84,7 @@ def run_fit(
     flops: FlopMeter,
     ids: np.ndarray | None = None,
     stall: StallDetection | None = None,
+    note: Note | None = None,
 ) -> Outcome:
     """Fit the model, which already has its start weights, on a fresh copy of the Trainer.
 
@@ -101,12 +102,13 @@ def run_fit(
         flops: FLOP measurements, extended.
         ids: ids to train on; None: all labelled.
         stall: watches the fit and may abort it.
+        note: told of the work so far, about once a second.
     """
     trainer = fresh_trainer(
         source, model=model, datamodule=pool, round_dir=round_dir, max_epochs=plan.epochs, step=step
     )
     kind = "train" if not plan.freeze else f"train, frozen {','.join(plan.freeze)}"
-    meter, best = Meter(flops, kind), _KeepBest()
+    meter, best = Meter(flops, kind, note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
     # Checkpoints stay last, where Lightning puts them.

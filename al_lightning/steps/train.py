@@ -42,6 +42,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         flops=run.flops,
         ids=ids,
         stall=stall,
+        note=run.note_in_flight,
     )
     run.last = outcome
     return outcome
