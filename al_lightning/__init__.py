@@ -10,10 +10,11 @@ from al_lightning.cost.prices import Prices
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.fit_plan import FitPlan
 from al_lightning.history import History, Reason, RoundRecord
-from al_lightning.learner import ActiveLearner, Result
+from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
 from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
+from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.outputs import Outputs

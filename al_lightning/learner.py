@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
-from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolExhausted
@@ -25,6 +23,7 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
+from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
@@ -35,36 +34,6 @@ from al_lightning.steps.train import keep, restart, train
 
 StoppingRule = Callable[[History], Reason | None]
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run came to.
-
-    Args:
-        bill: everything it spent; ``bill.rho`` is its overhead factor.
-        history: one record per trained round, the consolidating fit last if there was one.
-        labelled: ids with a label, in the order of labelling.
-        model: the user's module, holding the delivered weights.
-        trainer: the copy of the Trainer that ran the last fit; None if this call trained nothing.
-        best_model_path: best checkpoint of the last fit where a ModelCheckpoint monitors, else the run's weights file.
-        reason: why the run ended, or what it waits for.
-        run_dir: its folder.
-    """
-
-    bill: Bill
-    history: tuple[RoundRecord, ...]
-    labelled: np.ndarray
-    model: L.LightningModule
-    trainer: L.Trainer | None
-    best_model_path: str
-    reason: Reason
-    run_dir: Path
-
-    @property
-    def rho(self) -> float | None:
-        """All compute spent / one training on the labels the run ended with, in FLOPs."""
-        return self.bill.rho
 
 
 class ActiveLearner:

@@ -14,7 +14,6 @@ import tempfile
 import warnings
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
@@ -32,7 +31,7 @@ from al_lightning import (
 )
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cli.problems import Classifier, digits
-from benchmarks.common import claim, write_results
+from benchmarks.common import barebones_trainer, claim, write_results
 
 SEEDS = range(100, 130)
 SHARE = 0.2
@@ -51,14 +50,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
     pool = PoolDataModule(Subset(records, order[:1000]), task="multiclass", batch_size=16, features=RawInputs())
     x, y = (torch.stack(column) for column in zip(*(records[i] for i in order[1000:]), strict=True))
-    trainer = L.Trainer(
-        max_epochs=8,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = barebones_trainer(8)
     torch.manual_seed(seed)
     model = Classifier(in_features=64, classes=10, learning_rate=1e-2, schedule="constant")
     with tempfile.TemporaryDirectory() as folder:

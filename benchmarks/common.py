@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import operator
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
+import lightning.pytorch as L
+
+from al_lightning.report.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
 UNFINISHED = Path(__file__).parents[1] / "runs" / "benchmarks"
@@ -24,17 +23,16 @@ def claim(name: str, value: float, op: str, target: float) -> dict[str, Any]:
     return {"name": name, "value": value, "op": op, "target": target, "holds": bool(_OPERATORS[op](value, target))}
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+def barebones_trainer(max_epochs: int) -> L.Trainer:
+    """A Trainer that only trains: no logger, no checkpoints, nothing on the screen."""
+    return L.Trainer(
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def write_results(

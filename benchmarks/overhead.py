@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from al_lightning import ActiveLearner, Budget, Fixed, Margin, PoolDataModule
 from al_lightning.cli.problems import Classifier
-from benchmarks.common import claim, write_results
+from benchmarks.common import barebones_trainer, claim, write_results
 
 REPEATS = 15
 POOL, LABELLED = 60_000, 20_000
@@ -120,14 +120,7 @@ def measure_learner(repeats: int = 3) -> list[dict[str, Any]]:
         y = (x @ torch.randn(16, 26, generator=generator)).argmax(dim=1)
         pool = PoolDataModule(TensorDataset(x, y), task="multiclass", batch_size=64, eval_batch_size=1024)
         model = Classifier(in_features=16, classes=26, hidden=(256, 256), learning_rate=4e-3)
-        trainer = L.Trainer(
-            max_epochs=12,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = barebones_trainer(12)
         with tempfile.TemporaryDirectory() as folder, trainer_clock() as inside:
             start = time.perf_counter()
             learner = ActiveLearner(

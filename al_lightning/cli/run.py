@@ -14,7 +14,7 @@ from al_lightning.cli.build import Interrupted, Parts, be_quiet, build, evaluate
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.errors import ActiveLearningError
-from al_lightning.learner import Result
+from al_lightning.result import Result
 
 
 def run(arguments: Sequence[str]) -> int:

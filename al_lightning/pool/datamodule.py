@@ -286,9 +286,9 @@ class PoolDataModule(L.LightningDataModule):
         Raises:
             PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
         """
-        state = self._ready()
-        ids = state.labelled if self.train_ids is None else self.train_ids
-        if len(ids) == 0:
+        labels = self._ready().labels
+        ids = list(labels) if self.train_ids is None else self.train_ids.tolist()
+        if not ids:
             raise PoolError(
                 "no record is labelled yet. Label a first set: pool.label(pool.draw(200, seed=0), oracle); "
                 "ActiveLearner and pool.rounds(oracle=...) do it for you."
@@ -298,11 +298,8 @@ class PoolDataModule(L.LightningDataModule):
                 f"drop_last=True leaves no batch: {len(ids)} labelled records, batch_size={self.batch_size}. "
                 "Start with more labels, or a smaller batch."
             )
-        labels = state.labels
-        if self.train_ids is None:
-            view = LabelledView(self._data, list(labels), list(labels.values()), self.items)
-        else:
-            view = LabelledView(self._data, ids.tolist(), [labels[i] for i in ids.tolist()], self.items)
+        bought = list(labels.values()) if self.train_ids is None else [labels[i] for i in ids]
+        view = LabelledView(self._data, ids, bought, self.items)
         dataset, collate = for_training(view, self.loader.get("collate_fn"))
         options = {**self.loader, "collate_fn": collate}
         return DataLoader(dataset, batch_size=self.batch_size, shuffle=True, **options)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from al_lightning.pool.items import ItemFormat, is_cut
+from al_lightning.pool.items import ItemFormat
 
 
 def read(data: Any, ids: Sequence[int]) -> list[Any]:
@@ -30,7 +30,7 @@ class LabelledView(Dataset[Any]):
     """
 
     def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
-        self.data, self.ids, self.labels, self.items = data, list(ids), list(labels), items
+        self.data, self.ids, self.labels, self.items = data, ids, labels, items
         self.example = data[self.ids[0]]
         items.check(self.example)
 
@@ -56,9 +56,10 @@ class BatchLabels(LabelledView):
     def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
         super().__init__(data, ids, labels, items)
         like = default_collate([items.place_of_target(self.example)])
-        if any(is_cut(label, like.dtype) for label in self.labels):
+        given = np.asarray(self.labels)  # raises ValueError for labels of several shapes
+        self.stacked = torch.from_numpy(given).to(like.dtype).numpy()
+        if not like.dtype.is_floating_point and not np.array_equal(self.stacked, given):
             raise ValueError("labels with fractions in the place of whole numbers")
-        self.stacked = torch.tensor(self.labels, dtype=like.dtype).numpy()
 
     def __getitems__(self, positions: Sequence[int]) -> Any:
         ids = self.ids

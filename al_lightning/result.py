@@ -1,0 +1,42 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+
+from al_lightning.cost.bill import Bill
+from al_lightning.history import Reason, RoundRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to.
+
+    Args:
+        bill: everything it spent; ``bill.rho`` is its overhead factor.
+        history: one record per trained round, the consolidating fit last if there was one.
+        labelled: ids with a label, in the order of labelling.
+        model: the user's module, holding the delivered weights.
+        trainer: the copy of the Trainer that ran the last fit; None if this call trained nothing.
+        best_model_path: best checkpoint of the last fit where a ModelCheckpoint monitors, else the run's weights file.
+        reason: why the run ended, or what it waits for.
+        run_dir: its folder.
+    """
+
+    bill: Bill
+    history: tuple[RoundRecord, ...]
+    labelled: np.ndarray
+    model: L.LightningModule
+    trainer: L.Trainer | None
+    best_model_path: str
+    reason: Reason
+    run_dir: Path
+
+    @property
+    def rho(self) -> float | None:
+        """All compute spent / one training on the labels the run ended with, in FLOPs."""
+        return self.bill.rho
