@@ -31,7 +31,7 @@ from al_lightning import (
 )
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cli.problems import Classifier, digits
-from benchmarks.common import barebones_trainer, claim, write_results
+from benchmarks.common import barebones_trainer, claim, paired, write_results
 
 SEEDS = range(100, 130)
 SHARE = 0.2
@@ -75,13 +75,6 @@ def run(name: str, seed: int) -> dict[str, Any]:
         "flops_clustering": result.bill.lines["cluster"].flops if "cluster" in result.bill.lines else 0.0,
         "seconds": result.bill.seconds,
     }
-
-
-def paired(rows: list[dict[str, Any]], a: str, b: str) -> tuple[float, float]:
-    """Mean of a - b over seeds, and the half-width of its 95 % interval (normal approximation)."""
-    by = {(row["method"], row["seed"]): row["accuracy"] for row in rows}
-    differences = [by[a, seed] - by[b, seed] for seed in SEEDS]
-    return statistics.mean(differences), 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def barebones_trainer(max_epochs: int) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def paired(rows: Sequence[Mapping[str, Any]], a: str, b: str) -> tuple[float, float]:
+    """Mean over seeds of the accuracy of method a minus that of b, and the half-width of its 95 % interval.
+
+    Normal approximation; rows are one per ``method`` and ``seed``, with ``accuracy`` in percent.
+    """
+    by = {(row["method"], row["seed"]): row["accuracy"] for row in rows}
+    differences = [value - by[b, seed] for (method, seed), value in by.items() if method == a]
+    return statistics.mean(differences), 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
 
 
 def write_results(

@@ -312,4 +312,4 @@ class PoolDataModule(L.LightningDataModule):
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
         collate = IndexedCollate(self.loader.get("collate_fn"))
-        return self._eval_loader(IndexedView(self.eval_data), collate=collate, sampler=[int(i) for i in ids])
+        return self._eval_loader(IndexedView(self.eval_data), collate=collate, sampler=np.asarray(ids).tolist())
