@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from al_lightning.errors import UnsupportedModel
 from al_lightning.history import History
 
 Start = Literal["initial", "previous", "shrink_perturb"]
@@ -134,7 +135,7 @@ def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
         prefixes: of parameter names, at module boundaries (``"net.0"`` does not mean ``"net.01"``).
 
     Raises:
-        ValueError: a prefix that names nothing.
+        UnsupportedModel: a prefix that names nothing.
     """
 
     def inside(name: str, prefix: str) -> bool:
@@ -143,7 +144,7 @@ def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
     for prefix in prefixes:
         if not any(inside(name, prefix) for name, _ in model.named_parameters()):
             names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
-            raise ValueError(f"freeze={prefix!r} names no parameter; top-level names are {', '.join(names)}.")
+            raise UnsupportedModel(f"freeze={prefix!r} names no parameter; top-level names are {', '.join(names)}.")
     stopped = [p for name, p in model.named_parameters() if p.requires_grad and any(inside(name, x) for x in prefixes)]
     still = [m for name, m in model.named_modules() if m.training and any(inside(name, x) for x in prefixes)]
     for p in stopped:

@@ -18,7 +18,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, WholePool
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
-from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor
+from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor, UnsupportedModel
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, FunctionOracle
 from al_lightning.query import KCenterGreedy, Margin
@@ -334,7 +334,7 @@ def test_settings_that_do_not_go_together(tmp_path: Path, kwargs: dict[str, Any]
 
 
 def test_freezing_what_is_not_there_names_what_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"freeze='trunk' names no parameter; top-level names are net"):
+    with pytest.raises(UnsupportedModel, match=r"freeze='trunk' names no parameter; top-level names are net"):
         learner(tmp_path, fit=WarmStart("keep", freeze=("trunk",))).fit(net(), datamodule=pool_of())
 
 
