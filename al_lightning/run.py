@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -227,6 +228,8 @@ class Run:
         for path in set(replaced) - set(self.saved.files.values()):
             if self.ranks.rank == 0:
                 (self.folder / path).unlink(missing_ok=True)
+                with suppress(OSError):  # a round's folder that still holds the user's checkpoints stays
+                    (self.folder / path).parent.rmdir()
 
     def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> str:
         """Write a file of the run on rank 0; it counts once a commit names it."""
