@@ -147,7 +147,8 @@ class ActiveLearner:
         if len(answers) < len(request.ids):
             run.commit("label", answers=answers)
             return WAITING
-        bought = any(answer is not SKIP for answer in answers.values())
+        labelled = {*run.pool.state.labels, *(i for i, answer in answers.items() if answer is not SKIP)}
+        bought = any(i in labelled for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
         run.commit("train" if bought else "query", answers=answers)
         return None
 
@@ -175,7 +176,7 @@ class ActiveLearner:
 
     def _finish(self, run: Run) -> None:
         plan = self.policy.final_plan(run.history)
-        if plan is None or run.saved.reasons[-1].kind == "gave_up":
+        if plan is None or not run.saved.rounds or run.saved.reasons[-1].kind == "gave_up":
             run.commit("done")
             return
         outcome = train(run, plan, stall=None)

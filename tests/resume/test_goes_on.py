@@ -434,3 +434,22 @@ def test_a_resumed_run_does_not_mind_an_empty_or_a_labelled_pool(tmp_path: Path)
     result = learner(tmp_path).fit(net(), datamodule=pool)  # the same object, in the same process
     assert len(result.labelled) == 24
     assert len(pool.labelled) == 24
+
+
+def test_labels_of_a_partial_answer_are_trained_on_though_the_rest_is_refused(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"round_size": Listed([12])}
+    first = learner(tmp_path, oracle=FunctionOracle(lambda i: i % 3 if i % 2 else None), **settings)
+    waits = first.fit(net(), datamodule=pool_of())
+    assert waits.reason.kind == "waiting"
+    assert waits.history == ()
+    result = learner(tmp_path, oracle=FunctionOracle(lambda i: SKIP), **settings).fit(net(), datamodule=pool_of())
+    assert 0 < len(result.labelled) < 12
+    assert [r.labelled for r in result.history] == [len(result.labelled)]
+
+
+def test_a_run_whose_every_query_is_refused_ends_without_a_model(tmp_path: Path) -> None:
+    rules: dict[str, Any] = {"oracle": FunctionOracle(lambda i: SKIP), "fit": WarmStart("keep", final="previous")}
+    result = learner(tmp_path, round_size=Fixed(30), **rules).fit(net(), datamodule=pool_of())
+    assert result.reason.kind == "exhausted"
+    assert result.history == ()
+    assert result.bill.labels == 9  # validation alone
