@@ -68,6 +68,9 @@ def load(model: nn.Module, weights: Weights) -> None:
 def reinitialise(model: nn.Module, seed: int) -> None:
     """Draw new weights: the model's own ``reset_parameters()`` if it has one, else that of every submodule.
 
+    Parameters that no such method draws (a bare ``nn.Parameter``) stay as they are; a module that has some defines
+    ``reset_parameters()`` itself.
+
     Args:
         model: changed in place.
         seed: of the draw; the global generator is left as it was.
@@ -79,7 +82,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
             own()
             return
         for module in model.modules():
-            reset = getattr(module, "reset_parameters", None)
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
 

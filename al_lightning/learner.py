@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
-from al_lightning.errors import PoolExhausted
+from al_lightning.cost.recipe import Recipe
+from al_lightning.errors import OutputMismatch, PoolExhausted
 from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
-from al_lightning.query.base import Strategy
+from al_lightning.query.base import ScoreStrategy, Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
@@ -34,6 +38,8 @@ from al_lightning.steps.train import keep, restart, train
 
 StoppingRule = Callable[[History], Reason | None]
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
+
+_trained: weakref.WeakKeyDictionary[L.LightningModule, Path] = weakref.WeakKeyDictionary()
 
 
 class ActiveLearner:
@@ -56,8 +62,10 @@ class ActiveLearner:
         stop_set: records kept unlabelled for measuring agreement between rounds; 0 measures none.
         prices: of a label and of an hour.
         seed: of everything that is drawn.
-        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the Trainer's ``max_epochs``.
-        on_round: called after every fit with its record and the model, on every rank.
+        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer. One
+            that stops early declares none, and rho is None until ``recipe_epochs`` does.
+        on_round: called after every fit with its record and the model, on every rank; not again for a round that was
+            committed before a kill.
     """
 
     def __init__(
@@ -88,8 +96,7 @@ class ActiveLearner:
         self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
-        self.recipe_epochs = recipe_epochs or max(0, first.max_epochs or 0)
-        self.recipe_steps = max(0, first.max_steps)
+        self.recipe = Recipe.of(first, recipe_epochs)
         self._check_settings()
 
     # ---- the story ---------------------------------------------------------------------------------------------
@@ -115,6 +122,7 @@ class ActiveLearner:
             "finish": self._finish,  # the consolidating fit
         }
         run = self._open(model, datamodule)
+        _trained[model] = run.folder
         try:
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
@@ -153,7 +161,10 @@ class ActiveLearner:
         return None
 
     def _train(self, run: Run) -> None:
-        plan = self.policy.plan(run.history)
+        history = run.history
+        if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
+            history = replace(history, rounds=())
+        plan = self.policy.plan(history)
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -207,14 +218,21 @@ class ActiveLearner:
         ranks = Ranks(first)
         ranks.start()
         materialise(model, first, pool)
+        if pool.task not in ("multiclass", "binary"):
+            needs = "stop_set=" if self.stop_set else type(self.query).__name__
+            if self.stop_set or isinstance(self.query, ScoreStrategy):
+                raise OutputMismatch(
+                    f"{needs} needs classes, and task={pool.task!r} has none: use Random() or KCenterGreedy(), and no "
+                    "stop set."
+                )
         if self.stop_set > pool.size:
             raise PoolExhausted(self.stop_set, pool.size, "records for the stop set")
         wanted = [self.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *self._label_limits()]
         if max(wanted) > pool.size - self.stop_set:
             raise PoolExhausted(max(wanted), pool.size - self.stop_set)
 
-        def recipe(labels: int) -> int:
-            return labels * self.recipe_epochs or self.recipe_steps * (pool.batch_size or 1)
+        def recipe(labels: int) -> int | None:
+            return self.recipe.records(labels, (pool.batch_size or 1) * ranks.world)
 
         run = Run(
             self.run_dir,
@@ -225,7 +243,7 @@ class ActiveLearner:
             seed=self.seed,
             prices=self.prices,
             config=self._config(model, pool),
-            recipe=recipe if self.recipe_epochs or self.recipe_steps else None,
+            recipe=recipe,
         )
         try:
             self._begin(run) if run.step == "new" else self._resume(run)
@@ -239,7 +257,7 @@ class ActiveLearner:
         return {
             "task": pool.task,
             "model": describe_model(model),
-            "recipe": {"epochs": self.recipe_epochs, "steps": self.recipe_steps, "batch_size": pool.batch_size},
+            "recipe": {**describe(self.recipe), "batch_size": pool.batch_size},
             "features": describe(pool.features),
             "query": describe(self.query),
             "candidates": describe(self.candidates),
@@ -252,7 +270,13 @@ class ActiveLearner:
 
     def _begin(self, run: Run) -> None:
         run.initial = snapshot(run.model)
-        state = run.pool.state
+        state = run.pool.start_run()
+        if run.model in _trained:
+            warnings.warn(
+                f"this {type(run.model).__name__} was trained by the run in {_trained[run.model]}, and those weights "
+                "are now the initial weights of another one. Build a new module for a run from the start.",
+                stacklevel=4,
+            )
         stop_set = np.sort(state.draw(self.stop_set, generator(self.seed, 0, "stop set")))
         state.reserve(stop_set)
         effects: dict[str, Any] = {
@@ -271,8 +295,9 @@ class ActiveLearner:
         run.initial = run.read_weights("initial")
         load(run.model, run.read_weights("weights") if "weights" in run.saved.files else run.initial)
         if run.step == "done" and run.saved.meta["stop"] != describe(self.stop):
-            # The rules of a finished run have changed, for example to a larger budget: it decides anew.
-            run.commit("decide", meta={"stop": describe(self.stop)})
+            # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
+            still_stops = any(rule(run.history) is not None for rule in self.stop)
+            run.commit("done" if still_stops else "decide", meta={"stop": describe(self.stop)})
 
     def _label_limits(self) -> list[int]:
         return [rule.labels for rule in self.stop if isinstance(rule, Budget) and rule.labels is not None]

@@ -235,7 +235,3 @@ class Ranks:
         values: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(values, value)
         return values
-
-    def barrier(self) -> None:
-        """Wait for all."""
-        self._strategy.barrier()

@@ -59,7 +59,7 @@ class Run:
         seed: int,
         prices: Prices,
         config: dict[str, Any],
-        recipe: Callable[[int], int] | None,
+        recipe: Callable[[int], int | None],
     ) -> None:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
         self.ranks, self.prices, self._recipe = ranks, prices, recipe
@@ -76,11 +76,11 @@ class Run:
         fingerprints = ranks.gather(pool.take_fingerprint())
         if any(f != fingerprints[0] for f in fingerprints):
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
-        if self.saved.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]:
-            self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records were appended
         lost = self.saved.meta.get("in_flight")
         if lost is not None:  # a fit that was killed: its work is thrown away, and stays on the bill
-            self.commit(self.step, entries=(Entry(phase="aborted", **lost),))
+            self.spend(Entry(phase="aborted", **lost))
+        if lost is not None or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
+            self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
 
     def _open(self, config: dict[str, Any]) -> Saved:
         self._store = Store(self.folder)
@@ -169,9 +169,9 @@ class Run:
 
     def _reference(self, rate: dict[str, float] | None) -> Line | None:
         per_record = self.flops.per_record.get("train")
-        if self._recipe is None or rate is None or per_record is None:
-            return None
         records = self._recipe(len(self.pool.labelled))
+        if records is None or rate is None or per_record is None:
+            return None
         return Line(
             records=records, flops=records * per_record, seconds=records * rate["seconds"] / max(1, rate["records"])
         )

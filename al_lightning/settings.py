@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
+from al_lightning.errors import UnsupportedModel
 from al_lightning.pool.fingerprint import digest
 
 
-def describe(value: Any) -> Any:
-    """JSON-able description of a part: class and settings of dataclasses, names of functions, shapes of arrays."""
+def describe(value: Any, depth: int = 0) -> Any:
+    """JSON-able description of a part: its class and public settings, names of functions, widths of arrays."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -22,14 +24,26 @@ def describe(value: Any) -> Any:
         return {str(key): describe(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [describe(part) for part in value]
+    if getattr(value, "shape", None) == ():
+        return value.item()
     if hasattr(value, "shape"):
         return {"class": type(value).__qualname__, "width": list(value.shape[1:])}
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    heavy = isinstance(value, nn.Module) or hasattr(value, "__getitem__")  # models and datasets have their own checks
+    settings = {} if heavy or depth > 3 else {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    return {"class": type(value).__qualname__, **{k: describe(v, depth + 1) for k, v in settings.items()}}
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class and parameter shapes: weights of one run fit only a model of the same make."""
     source = getattr(model, "_orig_mod", model)
+    lazy = [name for name, p in source.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise UnsupportedModel(
+            f"{type(source).__name__}.{lazy[0]} is lazy and has no weights to start from: run one batch through the "
+            "module first."
+        )
     shapes = {name: tuple(value.shape) for name, value in source.state_dict().items()}
     return {"class": type(source).__qualname__, "shapes": digest({k: list(v) for k, v in shapes.items()})}
 

@@ -76,6 +76,8 @@ class StallDetection(Callback):
 
     reason: Reason | None = field(default=None, init=False, repr=False)
     _values: list[float] = field(default_factory=list, init=False, repr=False)
+    _validated: bool = field(default=False, init=False, repr=False)
+    _from_validation: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "StallDetection")
@@ -113,15 +115,28 @@ class StallDetection(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the last fit."""
         self.reason, self._values = None, []
+        self._validated, self._from_validation = False, None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Learn whether the monitored value comes from validation, which may not run every epoch."""
+        if not trainer.sanity_checking:
+            self._validated = True
+            if self._from_validation is None:
+                self._from_validation = self.monitor in trainer.callback_metrics
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raise UnknownMonitor if the whole fit logged no such value."""
+        if not self._values and self.monitor not in trainer.callback_metrics:
+            raise UnknownMonitor(self.monitor, trainer.callback_metrics, "StallDetection")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the epoch, and abort the fit if it has stalled. All ranks abort together."""
-        # Metrics the module logs in its own on_train_epoch_end are there one epoch later; the first may be missing.
-        metrics = trainer.callback_metrics
-        if self.monitor not in metrics:
-            if trainer.current_epoch > 0:
-                raise UnknownMonitor(self.monitor, metrics, "StallDetection")
+        # What the module logs in its own on_train_epoch_end is there one epoch later; what it logs in validation, when
+        # validation ran: a value of an earlier epoch says nothing of this one.
+        validated, self._validated = self._validated, False
+        if self.monitor not in trainer.callback_metrics or (self._from_validation and not validated):
             return
+        metrics = trainer.callback_metrics
         self._values.append(float(metrics[self.monitor]))
         reason = self._reason(self._values, self.patience, "epochs")
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):

@@ -136,13 +136,23 @@ class WarmStart(RoundCallback):
         self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Count the fit and unfreeze."""
+        """Count the fit and undo what was only for it."""
         if stage == "fit":
-            self._frozen.close()
+            self._undo(trainer)
             pool: Any = trainer.datamodule  # type: ignore[attr-defined]
             if isinstance(pool, PoolDataModule):
-                pool.train_ids, self._labelled = None, len(pool.labelled)
+                self._labelled = len(pool.labelled)
             self._fits += 1
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Undo what was only for this fit; Lightning does not tear down after an exception."""
+        self._undo(trainer)
+
+    def _undo(self, trainer: L.Trainer) -> None:
+        self._frozen.close()
+        pool: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(pool, PoolDataModule):
+            pool.train_ids = None
 
     def _own_history(self) -> History:
         from al_lightning.history import RoundRecord

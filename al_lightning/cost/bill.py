@@ -133,5 +133,6 @@ class Bill:
             f"{self.labels:,} labels {self.label_money:.2f} + compute {self.compute_money:.4f} = "
             f"{self.money:.2f} {self.prices.currency} (at {self.prices})"
         ]
-        rho = "unknown: no epoch or step limit to refer to" if self.rho is None else f"{self.rho:.2f}"
+        unknown = "unknown: no recipe to refer to, pass ActiveLearner(recipe_epochs=...)"
+        rho = unknown if self.rho is None else f"{self.rho:.2f}"
         return "\n".join([*rows, f"rho = {rho}"])

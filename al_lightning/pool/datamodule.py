@@ -83,6 +83,7 @@ class PoolDataModule(L.LightningDataModule):
         self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
+        self._brought: dict[int, Any] | None = None
         self._offer_loaders()
         if self.inner is None:
             self._adopt(data)
@@ -208,6 +209,16 @@ class PoolDataModule(L.LightningDataModule):
             load_features=features,
             load_clusters=clusters,
         )
+
+    def start_run(self) -> PoolState:
+        """A clean state with the labels the user brought; what an earlier run bought with this pool is its own."""
+        state = self._ready()
+        if self._brought is None:
+            self._brought = dict(state.labels)
+        self.state = PoolState(state.size)
+        self.state.query(self._brought)
+        self.state.answer(self._brought)
+        return self.state
 
     # ---- labelling ---------------------------------------------------------------------------------------------
 

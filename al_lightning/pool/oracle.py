@@ -99,7 +99,10 @@ def check_labels(answers: Mapping[int, Any], task: str) -> None:
     for i, value in answers.items():
         if value is SKIP or task not in ("multiclass", "binary"):
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-        if not number or value < 0 or (task == "binary" and value > 1):
+        # One-element lists are the (n, 1) targets of a binary loss; True and False are classes of their own there.
+        one = value[0] if task == "binary" and isinstance(value, list) and len(value) == 1 else value
+        flag = isinstance(one, bool) and task != "binary"
+        number = isinstance(one, int | float) and not flag and float(one).is_integer()
+        if not number or one < 0 or (task == "binary" and one > 1):
             allowed = "0, 1 or SKIP" if task == "binary" else "class numbers 0, 1, ... or SKIP"
             raise PoolError(f"the label of id {i} is {value!r}; task={task!r} takes {allowed}.")

@@ -52,15 +52,6 @@ class PoolState:
         """Ids with a label, in the order of labelling."""
         return np.fromiter(self.labels, dtype=np.int64, count=len(self.labels))
 
-    def grow(self, size: int) -> None:
-        """Make room for records that were appended to the dataset."""
-        more = size - self.size
-        if more < 0:
-            raise PoolError(f"the pool has {self.size} records and cannot shrink to {size}.")
-        self.status = np.concatenate([self.status, np.zeros(more, np.uint8)])
-        self.scores = np.concatenate([self.scores, np.full(more, np.nan, np.float32)])
-        self.score_rounds = np.concatenate([self.score_rounds, np.full(more, -1, np.int32)])
-
     def _checked(self, ids: Iterable[int], allowed: tuple[int, ...], action: str) -> np.ndarray:
         array = np.asarray(list(ids), dtype=np.int64)
         outside = array[(array < 0) | (array >= self.size)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
@@ -59,8 +60,7 @@ def validation_records(inner: L.LightningDataModule | None) -> int:
     """Labelled records that the user's validation loaders read."""
     if inner is None or not defines(inner, "val_dataloader"):
         return 0
-    loaders = inner.val_dataloader()
-    return sum(len(loader.dataset) for loader in (loaders if isinstance(loaders, list | tuple) else [loaders]))
+    return sum(len(loader.dataset) for loader in CombinedLoader(inner.val_dataloader()).flattened)
 
 
 def size_of(data: Any) -> int:

@@ -17,8 +17,8 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str) -> Outp
     """Run the model on a batch for selection.
 
     A model with a method ``infer(batch) -> Outputs`` decides itself. Otherwise the target is dropped and ``forward``
-    called: with the one input, with the inputs in order, or for dict batches by name (with the dict itself where
-    ``forward`` takes a single argument that is none of the keys). Lightning's own ``predict_step`` would hand
+    called: with the one input, with the inputs in order, or for dict batches with the keys it names (with the dict
+    itself where it requires an argument that is none of the keys). Lightning's own ``predict_step`` would hand
     ``(x, y)`` to ``forward``.
 
     Args:
@@ -49,6 +49,9 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str) -> Outp
 def _forward(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         parameters = inspect.signature(model.forward).parameters.values()
-        by_name = any(p.kind is p.VAR_KEYWORD for p in parameters) or set(inputs) <= {p.name for p in parameters}
-        return model(**inputs) if by_name else model(inputs)
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return model(**inputs)
+        taken = {p.name: inputs[p.name] for p in parameters if p.name in inputs}
+        missing = [p.name for p in parameters if p.default is p.empty and p.name not in inputs]
+        return model(**taken) if taken and not missing else model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)

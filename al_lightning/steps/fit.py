@@ -44,12 +44,16 @@ class _KeepBest(Callback):
 
     def __init__(self) -> None:
         self.path = ""
+        self.score: float | None = None
         self.metrics: dict[str, float] = {}
 
     def _look(self, trainer: L.Trainer) -> None:
         checkpoint = monitored(trainer)
-        if checkpoint is not None and checkpoint.best_model_path != self.path:
-            self.path, self.metrics = checkpoint.best_model_path, logged(trainer)
+        if checkpoint is None or checkpoint.best_model_score is None:
+            return
+        found = checkpoint.best_model_path, float(checkpoint.best_model_score)
+        if found != (self.path, self.score):  # a fixed filename keeps its path, so the score counts too
+            (self.path, self.score), self.metrics = found, logged(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

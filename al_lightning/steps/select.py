@@ -73,9 +73,11 @@ def _infer(
     return ids, arrays
 
 
-def as_query(run: Run, ids: np.ndarray) -> Query:
-    """Picked ids with the scores they were picked by."""
+def as_query(run: Run, ids: np.ndarray, *, scored: bool = True) -> Query:
+    """Picked ids with the scores they were picked by, if they were."""
     state = run.pool.state
+    if not scored:
+        return Query(ids=ids, scores=np.full(len(ids), np.nan), score_rounds=np.full(len(ids), -1))
     return Query(ids=ids, scores=state.scores[ids], score_rounds=state.score_rounds[ids])
 
 

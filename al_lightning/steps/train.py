@@ -29,7 +29,9 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         load(run.model, run.initial)
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
-    ids = train_ids(plan, run.pool.labelled, len(run.saved.queries[-1]), generator(run.seed, run.round, "replay"))
+    before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
+    new = len(run.pool.labelled) - before
+    ids = train_ids(plan, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
     outcome = run_fit(
         run.source,
         run.model,
@@ -59,7 +61,7 @@ def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord
     folder = _folder(run, plan)
     files = {"weights": run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
     agreement = _agreement(run, folder, files)
-    rate, attempt = _train_rate(run, outcome), run.saved.meta["attempt"]
+    rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
     meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
     bill = run.bill_with(rate)
     record = RoundRecord(
@@ -82,9 +84,11 @@ def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord
     return record
 
 
-def _train_rate(run: Run, outcome: Outcome) -> dict[str, float]:
+def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
     # Seconds inside the training loop only: set-up is in the numerator of rho_seconds, not in its denominator.
     before = run.saved.meta.get("train_rate", {"records": 0, "seconds": 0.0})
+    if plan.freeze and before["records"]:
+        return before  # the reference trains everything
     records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
     return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
 
@@ -127,17 +131,24 @@ def restart(
     if restarts >= stall.max_restarts:
         sentence = f"gave up after {restarts} restarts: {reason.sentence}"
         run.commit("finish", entries=entries, reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
+        load(run.model, run.read_weights("weights" if "weights" in run.saved.files else "initial"))
         return
+    load(run.model, run.initial)  # what cannot be drawn anew starts from there, not from what stalled
     reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
     run.initial = snapshot(run.model)
     effects: dict[str, Any] = {
         "entries": entries,
         "reasons": (reason,),
         "files": {"initial": run.write_weights(f"initial-{restarts + 1}.pt", run.initial)},
-        "meta": {"attempt": run.saved.meta["attempt"] + 1, "restarts": restarts + 1},
+        "meta": {
+            "attempt": run.saved.meta["attempt"] + 1,
+            "restarts": restarts + 1,
+            "logged_steps": steps_logged(run.last.trainer) if run.last else run.saved.meta.get("logged_steps", 0),
+        },
     }
     if new_selection:
         picked = run.pool.state.draw(new_selection, generator(run.seed, run.round, "restart"))
-        run.commit("label", query=as_query(run, picked), round=run.round + 1, **effects)
+        effects["meta"] |= {"inferred": 0, "stale": 0}
+        run.commit("label", query=as_query(run, picked, scored=False), round=run.round + 1, **effects)
     else:
         run.commit("train", **effects)

@@ -45,7 +45,6 @@ def test_every_record_is_in_one_place(state: PoolState) -> None:
         (lambda s: s.forget([1]), "cannot forget id 1"),
         (lambda s: s.reserve([2]), "cannot reserve id 2"),
         (lambda s: s.release([0]), "cannot release id 0"),
-        (lambda s: s.grow(9), "10 records and cannot shrink to 9"),
     ],
 )
 def test_what_cannot_be_changes_nothing(state: PoolState, change: Callable[[PoolState], None], message: str) -> None:
@@ -60,16 +59,6 @@ def test_draw_takes_unlabelled_records_only(state: PoolState) -> None:
     assert sorted(state.draw(5, np.random.default_rng(0)).tolist()) == [0, 3, 5, 6, 8]
     with pytest.raises(PoolExhausted, match="6 unlabelled records requested, 5 available"):
         state.draw(6, np.random.default_rng(0))
-
-
-def test_growing_keeps_what_is_known(state: PoolState) -> None:
-    state.record_scores(np.array([0, 3]), np.array([0.5, 0.25]), round=2)
-    state.grow(12)
-    assert state.size == 12
-    assert state.unlabelled.tolist() == [0, 3, 5, 6, 8, 10, 11]
-    assert state.scores[[0, 3]].tolist() == [0.5, 0.25]
-    assert state.score_rounds.tolist() == [2, -1, -1, 2] + [-1] * 8
-    assert np.isnan(state.scores[[1, 10, 11]]).all()
 
 
 def test_skip_is_one_object_in_every_process() -> None:
