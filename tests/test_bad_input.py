@@ -21,7 +21,7 @@ from al_lightning.cost.prices import Prices
 from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor, UnsupportedModel
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, FunctionOracle
-from al_lightning.query import KCenterGreedy, Margin
+from al_lightning.query import KCenterGreedy, Margin, Random
 from al_lightning.round_size import Fixed, Listed
 from tests.helpers import Net, Records, blobs, learner, net, pool_of, quiet
 
@@ -157,14 +157,20 @@ def test_outputs_other_than_the_task_says(tmp_path: Path, task: str, output: Any
 
         validation_step = None  # type: ignore[assignment]
 
-    run = learner(tmp_path, quiet(max_epochs=1), oracle=FunctionOracle(lambda i: i % 2))
+    class NeedsLogits(Random):  # a strategy for any task
+        requires = frozenset({"logits"})
+
+    run = learner(tmp_path, quiet(max_epochs=1), query=NeedsLogits(), oracle=FunctionOracle(lambda i: i % 2))
     with pytest.raises(OutputMismatch, match=message):
         run.fit(Other(), datamodule=pool_of(task=task, val=None))
 
 
 def test_strategies_on_classes_refuse_a_regression(tmp_path: Path) -> None:
-    with pytest.raises(OutputMismatch, match="task='regression' has no distribution over classes"):
-        learner(tmp_path).fit(net(), datamodule=pool_of(task="regression"))
+    with pytest.raises(OutputMismatch, match=r"Margin needs classes, and task='regression' has none.*KCenterGreedy"):
+        learner(tmp_path / "margin").fit(net(), datamodule=pool_of(task="regression"))
+    with pytest.raises(OutputMismatch, match=r"stop_set= needs classes, and task='regression' has none"):
+        learner(tmp_path / "stop", query=Random(), stop_set=5).fit(net(), datamodule=pool_of(task="regression"))
+    assert not (tmp_path / "margin").exists()  # nothing was spent
 
 
 class Nan(Net):
