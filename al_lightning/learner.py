@@ -39,6 +39,9 @@ from al_lightning.steps.train import keep, restart, train
 StoppingRule = Callable[[History], Reason | None]
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
 
+WAITING = object()
+"""A step returns this when it can go no further before people have answered."""
+
 _trained: weakref.WeakKeyDictionary[L.LightningModule, Path] = weakref.WeakKeyDictionary()
 
 
@@ -293,7 +296,7 @@ class ActiveLearner:
 
     def _resume(self, run: Run) -> None:
         run.initial = run.read_weights("initial")
-        load(run.model, run.read_weights("weights") if "weights" in run.saved.files else run.initial)
+        load(run.model, run.read_weights(run.delivered))
         if run.step == "done" and run.saved.meta["stop"] != describe(self.stop):
             # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
             still_stops = any(rule(run.history) is not None for rule in self.stop)
@@ -322,14 +325,10 @@ class ActiveLearner:
             labelled=run.pool.labelled,
             model=run.model,
             trainer=run.last.trainer if run.last else None,
-            best_model_path=best or str(run.folder / run.saved.files.get("weights", run.saved.files["initial"])),
+            best_model_path=best or str(run.folder / run.saved.files[run.delivered]),
             reason=run.saved.reasons[-1] if run.step == "done" else reason,
             run_dir=run.folder,
         )
-
-
-WAITING = object()
-"""A step returns this when it can go no further before people have answered."""
 
 
 def _exhausted(history: History) -> Reason:

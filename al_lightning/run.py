@@ -69,11 +69,11 @@ class Run:
         self.pending: list[Entry] = []
         self.cached: dict[str, Any] = {}
         self._files: dict[str, str] = {}
-        self.saved: Saved = self.on_zero(lambda: self._open(config))
+        fingerprints = ranks.gather(pool.take_fingerprint())
+        self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
         self.flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
         if self.saved.step != "new":
             self._restore_pool()
-        fingerprints = ranks.gather(pool.take_fingerprint())
         if any(f != fingerprints[0] for f in fingerprints):
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
         lost = self.saved.meta.get("in_flight")
@@ -82,13 +82,12 @@ class Run:
         if lost is not None or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
             self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
 
-    def _open(self, config: dict[str, Any]) -> Saved:
+    def _open(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> Saved:
         self._store = Store(self.folder)
         saved = self._store.load()
         try:
             if saved.step == "new":
-                meta = {"config": config, "fingerprint": self.pool.take_fingerprint()}
-                saved.meta.update(meta)
+                saved.meta.update(config=config, fingerprint=fingerprint)
             else:
                 wrong = differing(saved.meta["config"], config)
                 if wrong:
@@ -143,6 +142,11 @@ class Run:
     def round(self) -> int:
         """Queries committed."""
         return len(self.saved.queries)
+
+    @property
+    def delivered(self) -> str:
+        """Name of the file that holds the weights kept last: a fit's, or the initial ones before there was one."""
+        return "weights" if "weights" in self.saved.files else "initial"
 
     @property
     def trainer(self) -> L.Trainer:

@@ -17,7 +17,7 @@ Attach = Callable[[Any, Any], Any]
 
 def _as_like(label: Any, like: Any) -> Any:
     """The label in the type the dataset uses for its own targets, so that collation sees no difference."""
-    if isinstance(like, Tensor | np.ndarray | np.generic) and is_cut(label, like.dtype):
+    if isinstance(like, Tensor | np.ndarray | np.generic) and _is_cut(label, like.dtype):
         raise PoolError(
             f"the label {label!r} does not fit the dataset's own targets, which are {like.dtype}. Make the targets "
             "floating point, or pass PoolDataModule(attach=...)."
@@ -29,7 +29,7 @@ def _as_like(label: Any, like: Any) -> Any:
     return label
 
 
-def is_cut(label: Any, dtype: Any) -> bool:
+def _is_cut(label: Any, dtype: Any) -> bool:
     """Whether a number would lose its fraction in this dtype of torch or NumPy."""
     floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)
     return not floating and isinstance(label, float) and label != int(label)

@@ -131,7 +131,7 @@ def restart(
     if restarts >= stall.max_restarts:
         sentence = f"gave up after {restarts} restarts: {reason.sentence}"
         run.commit("finish", entries=entries, reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
-        load(run.model, run.read_weights("weights" if "weights" in run.saved.files else "initial"))
+        load(run.model, run.read_weights(run.delivered))
         return
     load(run.model, run.initial)  # what cannot be drawn anew starts from there, not from what stalled
     reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
