@@ -3,7 +3,7 @@
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
@@ -13,9 +13,9 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
+from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
 from al_lightning.result import Result
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import Scores, score
@@ -41,6 +41,7 @@ __all__ = [
     "LeastConfidence",
     "Listed",
     "Margin",
+    "Novel",
     "Outputs",
     "PoolDataModule",
     "Prices",
@@ -53,6 +54,8 @@ __all__ = [
     "RoundPlateau",
     "RoundRecord",
     "Scores",
+    "Spread",
+    "Staggered",
     "StallDetection",
     "WarmStart",
     "WholePool",

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from al_lightning.errors import UnsupportedModel
+from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.history import History
 
 Start = Literal["initial", "previous", "shrink_perturb"]
+Rate = Literal["schedule", "peak", "descent"]
 Weights = Mapping[str, Tensor]
 
 
@@ -26,7 +27,11 @@ class FitPlan:
     Args:
         start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those shrunk and
             perturbed.
-        epochs: epochs, or None for the Trainer's own.
+        epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that comes
+            to less than one epoch is one epoch over all new labels and as many old ones as make up the share.
+        rate: the learning rate follows the user's ``schedule``, stays at its ``peak``, or makes its ``descent`` from
+            the peak to the end: what is left of a schedule when weights are warm and need no warm-up.
+        average: share of the fit's steps, its last, whose weights are averaged; 0 keeps the last ones.
         replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
             old ones, drawn at random.
         freeze: prefixes of parameter names that do not train.
@@ -36,12 +41,53 @@ class FitPlan:
     """
 
     start: Start = "initial"
-    epochs: int | None = None
+    epochs: int | float | None = None
+    rate: Rate = "schedule"
+    average: float = 0.0
     replay: float | None = None
     freeze: tuple[str, ...] = ()
     shrink: float = 0.4
     perturb: float = 0.1
     final: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a fit runs, in whole epochs.
+
+    Args:
+        epochs: epochs to train; None: the Trainer's own.
+        replay: see :class:`FitPlan`.
+    """
+
+    epochs: int | None
+    replay: float | None
+
+    @classmethod
+    def of(cls, plan: FitPlan, *, recipe: int | None, labelled: int, new: int) -> Length:
+        """Work it out.
+
+        Args:
+            plan: the plan.
+            recipe: the Trainer's own epochs, None where nothing limits them.
+            labelled: records with a label.
+            new: how many of them are new.
+
+        Raises:
+            UnsupportedTrainer: a share of epochs that are not known.
+        """
+        epochs, replay = plan.epochs, plan.replay
+        if isinstance(epochs, float):
+            if recipe is None:
+                raise UnsupportedTrainer(
+                    f"epochs={epochs} is a share of the Trainer's epochs, and this Trainer has no limit on them: set "
+                    "max_epochs, pass ActiveLearner(recipe_epochs=...), or give epochs as a whole number."
+                )
+            wanted = epochs * recipe
+            epochs = max(1, round(wanted))
+            if wanted < 1 and replay is None and 0 < new < labelled:
+                replay = max(0.0, wanted * labelled - new) / new
+        return cls(epochs=epochs, replay=replay)
 
 
 class FitPolicy(Protocol):
@@ -113,19 +159,19 @@ def apply_start(model: nn.Module, plan: FitPlan, *, initial: Weights, seed: int)
         load(model, mixed)
 
 
-def train_ids(plan: FitPlan, labelled: np.ndarray, new: int, rng: np.random.Generator) -> np.ndarray | None:
+def train_ids(replay: float | None, labelled: np.ndarray, new: int, rng: np.random.Generator) -> np.ndarray | None:
     """Ids a fit reads per epoch, or None for all labelled ones.
 
     Args:
-        plan: the plan.
+        replay: see :class:`FitPlan`.
         labelled: ids in the order of labelling, ``(L,)``.
         new: how many at the end are new.
         rng: draws the replayed ones.
     """
-    if plan.replay is None or not 0 < new < len(labelled):
+    if replay is None or not 0 < new < len(labelled):
         return None
     old, fresh = labelled[: len(labelled) - new], labelled[len(labelled) - new :]
-    count = min(len(old), round(plan.replay * new))
+    count = min(len(old), round(replay * new))
     return np.concatenate([fresh, rng.choice(old, size=count, replace=False)])
 
 

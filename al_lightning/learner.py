@@ -25,7 +25,7 @@ from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
-from al_lightning.query.base import ScoreStrategy, Strategy
+from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
@@ -223,7 +223,7 @@ class ActiveLearner:
         materialise(model, first, pool)
         if pool.task not in ("multiclass", "binary"):
             needs = "stop_set=" if self.stop_set else type(self.query).__name__
-            if self.stop_set or isinstance(self.query, ScoreStrategy):
+            if self.stop_set or "score" in self.query.columns:
                 raise OutputMismatch(
                     f"{needs} needs classes, and task={pool.task!r} has none: use Random() or KCenterGreedy(), and no "
                     "stop set."
@@ -247,6 +247,7 @@ class ActiveLearner:
             prices=self.prices,
             config=self._config(model, pool),
             recipe=recipe,
+            recipe_epochs=self.recipe.epochs,
         )
         try:
             self._begin(run) if run.step == "new" else self._resume(run)

@@ -6,6 +6,7 @@ further round. It is a wish: the caller cuts it to what the pool and the budget 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -102,4 +103,29 @@ class Listed:
         return self.sizes[history.round] if history.round < len(self.sizes) else 0
 
 
-__all__ = ["Doubling", "Fixed", "Growing", "Listed", "RoundSize"]
+@dataclass(frozen=True)
+class Spread:
+    """A number of labels, spread evenly over a number of rounds.
+
+    What is still to be bought is divided by the rounds that are left: refused records are asked for again later, and
+    labels that were there before the run make its rounds smaller.
+
+    Args:
+        labels: labelled records after the last round.
+        rounds: how many rounds.
+    """
+
+    labels: int
+    rounds: int
+
+    def __post_init__(self) -> None:
+        _check_size(self.labels, "Spread: labels")
+        if not isinstance(self.rounds, int) or not 1 <= self.rounds <= self.labels:
+            raise ValueError(f"Spread: rounds={self.rounds!r}: a whole number, allowed: 1 to labels={self.labels}.")
+
+    def __call__(self, history: History, /) -> int:
+        missing = max(0, self.labels - history.labelled)
+        return math.ceil(missing / max(1, self.rounds - history.round))
+
+
+__all__ = ["Doubling", "Fixed", "Growing", "Listed", "RoundSize", "Spread"]

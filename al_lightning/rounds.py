@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import nn
 
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
@@ -110,8 +111,7 @@ def fresh_trainer(
         check_trainer(fresh)
     _disarm_automatic_resume(fresh)
     if max_epochs is not None:
-        fresh.fit_loop.max_epochs = max_epochs
-        fresh.fit_loop.min_epochs = min(fresh.fit_loop.min_epochs or 0, max_epochs) or None
+        set_epochs(fresh, max_epochs)
     if step is None:
         last = _last_copy.get(trainer)
         step = steps_logged(last) if last is not None else 0
@@ -123,6 +123,23 @@ def fresh_trainer(
                 own = callback.dirpath
                 callback.dirpath = os.path.join(own, round_dir.name) if own else str(round_dir / "checkpoints")
     return fresh
+
+
+def set_epochs(trainer: L.Trainer, epochs: int) -> None:
+    """Make the coming fit of a fresh copy shorter or longer than the Trainer says."""
+    trainer.fit_loop.max_epochs = epochs
+    trainer.fit_loop.min_epochs = min(trainer.fit_loop.min_epochs or 0, epochs) or None
+
+
+def take_schedulers(trainer: L.Trainer) -> list[LRSchedulerConfig]:
+    """Take the learning-rate schedulers out of the running fit, which then steps none of them.
+
+    ``ReduceLROnPlateau`` stays: what it does is not known beforehand.
+    """
+    strategy = trainer.strategy
+    taken = [config for config in strategy.lr_scheduler_configs if not config.reduce_on_plateau]
+    strategy.lr_scheduler_configs = [config for config in strategy.lr_scheduler_configs if config.reduce_on_plateau]
+    return taken
 
 
 def steps_logged(trainer: L.Trainer) -> int:

@@ -41,6 +41,7 @@ class Run:
         prices: for the bill.
         config: what must not change between two starts of the run.
         recipe: ``labels -> records`` one training with the declared recipe goes through, or None if unknown.
+        recipe_epochs: epochs of that recipe, or None if unknown.
 
     Raises:
         RunMismatch: the folder holds another configuration.
@@ -60,9 +61,10 @@ class Run:
         prices: Prices,
         config: dict[str, Any],
         recipe: Callable[[int], int | None],
+        recipe_epochs: int | None = None,
     ) -> None:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
-        self.ranks, self.prices, self._recipe = ranks, prices, recipe
+        self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
         self.initial: Weights = {}
         self.last: Outcome | None = None
         self._store: Store | None = None

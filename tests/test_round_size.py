@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from al_lightning.history import History
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 
 
 def play(sizes, rounds, *, labelled=0, answered=1.0):
@@ -28,6 +28,8 @@ def play(sizes, rounds, *, labelled=0, answered=1.0):
         (Growing(100, 3), [100, 200, 600, 1800]),
         (Growing(100, 1.5), [100, 50, 75, 112]),
         (Growing(3, 1.01), [3, 1, 1, 1]),
+        (Spread(10, rounds=4), [3, 3, 2, 2]),
+        (Spread(10, rounds=2), [5, 5, 0, 0]),
         (Growing(10, 1.1), [10, 1, 1, 1]),
         (Listed([200, 50]), [200, 50, 0, 0]),
     ],
@@ -65,3 +67,14 @@ def test_a_bad_setting_is_named_with_what_is_allowed(make, says):
 def test_settings_describe_themselves():
     assert dataclasses.asdict(Doubling(7)) == {"first": 7, "factor": 2.0}
     assert dataclasses.asdict(Listed([1, 2])) == {"sizes": (1, 2)}
+
+
+def test_spread_asks_again_for_what_was_refused_and_counts_what_was_there():
+    assert play(Spread(100, rounds=3), 5, answered=0.5) == [34, 42, 62, 31, 16]
+    assert play(Spread(100, rounds=4), 5, labelled=60) == [10, 10, 10, 10, 0]
+
+
+@pytest.mark.parametrize("rounds", [0, 11, 2.0])
+def test_spread_needs_a_label_a_round(rounds):
+    with pytest.raises(ValueError, match=rf"rounds={rounds}.*allowed: 1 to labels=10"):
+        Spread(10, rounds=rounds)

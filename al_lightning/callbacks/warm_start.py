@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback
 
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Start, Weights, apply_start, frozen, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, Rate, Start, Weights, apply_start, frozen, snapshot, train_ids
+from al_lightning.fit_shape import shaping
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.rounds import set_epochs
 from al_lightning.seeds import generator, number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
+AVERAGED = 0.7
+"""Share of a stable round's steps whose weights are averaged: all but the first, which still forget the last round."""
 _START: dict[str, Start] = {
     "reset": "initial",
     "keep": "previous",
@@ -38,8 +43,14 @@ class WarmStart(RoundCallback):
             the previous round's weights; ``shrink_perturb`` them (Ash & Adams, 2020); ``resume`` on the new labels
             with ``replay`` times as many old ones (continual active learning, Das et al., 2023). No default: plain
             warm starting costs accuracy on some models, resetting costs compute on all.
-        epochs: epochs of a round that starts warm; None means the Trainer's own.
-        first_epochs: epochs of a round that starts cold; None means the Trainer's own.
+        epochs: epochs of a round that starts warm: a number (int), a share of the Trainer's own (float), or None for
+            the Trainer's own. A share that comes to less than one epoch is one epoch over the new labels and as many
+            old ones as make up the share.
+        first_epochs: epochs of a round that starts cold, likewise.
+        stable: whether fits from warm weights divide the learning-rate schedule among them, as one long training would
+            (warmup, stable, decay: Hägele et al., 2024): rounds stay at its peak, and keep the average of the weights
+            they went through (Izmailov et al., 2018); the final fit makes the descent. Without it every fit runs
+            through the whole schedule.
         replay: old records per new one under ``resume``.
         freeze: prefixes of parameter names that do not train once weights are warm.
         shrink: factor of the previous weights under ``shrink_perturb``.
@@ -48,24 +59,26 @@ class WarmStart(RoundCallback):
             any round starts warm; needs ``ActiveLearner(stop_set=...)``. None: warm from the second round.
         final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
             the last round's model.
-        final_epochs: epochs of the consolidating fit; None means the Trainer's own.
+        final_epochs: epochs of the consolidating fit, likewise.
 
     Raises:
         ValueError: a value out of range.
     """
 
     mode: Mode
-    epochs: int | None = None
-    first_epochs: int | None = None
+    epochs: int | float | None = None
+    first_epochs: int | float | None = None
+    stable: bool = False
     replay: float = 1.0
     freeze: tuple[str, ...] = ()
     shrink: float = 0.4
     perturb: float = 0.1
     gate: float | None = None
     final: Literal["initial", "previous"] | None = None
-    final_epochs: int | None = None
+    final_epochs: int | float | None = None
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)
+    _shaping: list[Callback] = field(default_factory=list, init=False, repr=False)
     _fits: int = field(default=0, init=False, repr=False)
     _labelled: int = field(default=0, init=False, repr=False)
     _frozen: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
@@ -76,8 +89,13 @@ class WarmStart(RoundCallback):
             raise ValueError(f"WarmStart(mode={self.mode!r}): allowed are {', '.join(_START)}.")
         for name in ("epochs", "first_epochs", "final_epochs"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"WarmStart({name}={value!r}): epochs are an int of at least 1, or None.")
+            if value is None or (isinstance(value, float) and value > 0):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"WarmStart({name}={value!r}): allowed are a number of epochs (int, 1 or more), a share of the "
+                    "Trainer's own (float, more than 0), or None for the Trainer's own."
+                )
         if self.replay < 0:
             raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")
         if self.gate is not None and not 0 < self.gate <= 1:
@@ -93,6 +111,8 @@ class WarmStart(RoundCallback):
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
+            rate="peak" if self.stable else "schedule",
+            average=AVERAGED if self.stable else 0.0,
             replay=self.replay if self.mode == "resume" else None,
             freeze=self.freeze,
             shrink=self.shrink,
@@ -101,7 +121,10 @@ class WarmStart(RoundCallback):
 
     def final_plan(self, history: History) -> FitPlan | None:
         """The plan of the consolidating fit on all labels, nothing frozen."""
-        return None if self.final is None else FitPlan(start=self.final, epochs=self.final_epochs, final=True)
+        if self.final is None:
+            return None
+        rate: Rate = "descent" if self.stable and self.final == "previous" else "schedule"
+        return FitPlan(start=self.final, epochs=self.final_epochs, rate=rate, final=True)
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 
@@ -117,15 +140,19 @@ class WarmStart(RoundCallback):
         if self.new_loop(trainer):
             self._initial, self._fits, self._labelled = {}, 0, 0
         self._plan = self.plan(self._own_history())
-        if self._plan.epochs is not None:
-            trainer.fit_loop.max_epochs = self._plan.epochs
-        # Here and not later: schedulers ask for the number of batches before on_fit_start.
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self._plan.replay is not None:
+        labelled = pool.labelled if isinstance(pool, PoolDataModule) else ()
+        new = len(labelled) - self._labelled
+        own = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        length = Length.of(self._plan, recipe=own, labelled=len(labelled), new=new)
+        if length.epochs is not None:
+            set_epochs(trainer, length.epochs)
+        self._shaping = shaping(self._plan)
+        # Here and not later: schedulers ask for the number of batches before on_fit_start.
+        if length.replay is not None:
             if not isinstance(pool, PoolDataModule):
                 raise ActiveLearningError("WarmStart('resume') needs fit(model, datamodule=PoolDataModule(...)).")
-            new = len(pool.labelled) - self._labelled
-            pool.train_ids = train_ids(self._plan, pool.labelled, new, generator(0, self._fits, "replay"))
+            pool.train_ids = train_ids(length.replay, pool.labelled, new, generator(0, self._fits, "replay"))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the module its start weights and freeze what is frozen."""
@@ -134,6 +161,30 @@ class WarmStart(RoundCallback):
         else:
             apply_start(pl_module, self._plan, initial=self._initial, seed=number(0, self._fits, "start"))
         self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the learning rate where the plan says so."""
+        for part in self._shaping:
+            part.on_train_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set this step's learning rate."""
+        for part in self._shaping:
+            part.on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average the weights."""
+        for part in self._shaping:
+            part.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the average, should the fit have ended early."""
+        for part in self._shaping:
+            part.on_train_end(trainer, pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Count the fit and undo what was only for it."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from al_lightning.candidates.base import CandidateSelector, State, check_share, share_to_count
 from al_lightning.pool.view import PoolView
+from al_lightning.ranks import ranks
 
 MOST_CLUSTERS = 4096
 """Most clusters by default: clustering is on the bill, and its cost grows with their number."""
@@ -31,8 +32,7 @@ def cluster_worth(scores: np.ndarray, clusters: np.ndarray, n_clusters: int) -> 
     known = np.flatnonzero(~np.isnan(scores))
     if not len(known):
         return np.ones(n_clusters)
-    _, value, ties = np.unique(scores[known], return_inverse=True, return_counts=True)
-    rank = (np.cumsum(ties) - (ties - 1) / 2)[value] / len(known)
+    rank = ranks(scores[known])
     count = np.bincount(clusters[known], minlength=n_clusters)
     total = np.bincount(clusters[known], weights=rank, minlength=n_clusters)
     return (total + rank.mean()) / (count + 1)

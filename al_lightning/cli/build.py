@@ -101,6 +101,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
         learner = ActiveLearner(
             trainer,
             query=part(cfg, "query"),
+            initial=part(cfg, "initial"),
             candidates=part(cfg, "candidates"),
             round_size=part(cfg, "round_size"),
             fit=part(cfg, "fit"),

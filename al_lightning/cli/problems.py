@@ -65,6 +65,7 @@ class Classifier(L.LightningModule):
         learning_rate: its peak, where ``schedule`` moves it.
         weight_decay: of AdamW.
         schedule: one of :data:`SCHEDULES`; over all steps of the fit, so the Trainer needs an epoch or step limit.
+        label_smoothing: of the training loss.
 
     Raises:
         ValueError: a schedule that is not one of them.
@@ -78,6 +79,7 @@ class Classifier(L.LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         schedule: str = "onecycle",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:
@@ -85,6 +87,7 @@ class Classifier(L.LightningModule):
         hidden = tuple(hidden)  # Hydra's ListConfig must not reach the checkpoint
         self.save_hyperparameters(logger=False)
         self.learning_rate, self.weight_decay, self.schedule = learning_rate, weight_decay, schedule
+        self.label_smoothing = label_smoothing
         widths = (in_features, *hidden)
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         self.trunk = nn.Sequential(*layers)
@@ -99,7 +102,7 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        loss = cross_entropy(self(x), y)
+        loss = cross_entropy(self(x), y, label_smoothing=self.label_smoothing)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(y))
         return loss
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-PHASES = ("embed", "cluster", "score", "select", "agree", "train", "validate", "aborted")
+PHASES = ("embed", "cluster", "neighbours", "score", "select", "agree", "train", "validate", "aborted")
 """What work is for. ``agree`` is the stop set; ``aborted`` is all work of a fit that was thrown away."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import FeaturesMissing
 from al_lightning.features.cluster import Clusters, kmeans
+from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.view import NO_FEATURES
 from al_lightning.run import Run
@@ -65,6 +66,20 @@ class Features:
         run.spend(Entry(phase="cluster", round=run.round, flops=clusters.flops, seconds=watch.seconds))
         self._write(name, assignments=clusters.assignments, centroids=clusters.centroids)
         return clusters
+
+    def projected(self, dims: int) -> np.ndarray:
+        """``(N, dims)``, a random projection of the features."""
+        name, run = f"projected-{dims}", self._run
+        if name not in run.cached:
+            features = self.get()
+            with Stopwatch.running() as watch:
+                run.cached[name], flops = project(features, dims, seed=run.saved.meta["config"]["seed"])
+            self.spend(flops, watch.seconds)
+        return np.asarray(run.cached[name])
+
+    def spend(self, flops: float, seconds: float) -> None:
+        """Bill a neighbour search."""
+        self._run.spend(Entry(phase="neighbours", round=self._run.round, flops=flops, seconds=seconds))
 
     def _path(self, name: str) -> str:
         return f"features/{name}-{self._run.pool.size}.npz"  # appended records make another file

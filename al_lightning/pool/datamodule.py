@@ -194,11 +194,16 @@ class PoolDataModule(L.LightningDataModule):
         """Raise PoolChanged unless the dataset begins with the records that ``taken`` saw."""
         fingerprint.check(taken, self.size, self.keys, self.read_input)
 
-    def view(self, *, round: int = 0, features: Any = None, clusters: Any = None) -> PoolView:
-        """The read-only view that selectors and strategies get."""
+    def view(self, *, round: int = 0, features: Any = None) -> PoolView:
+        """The read-only view that selectors and strategies get.
+
+        Args:
+            round: queries committed so far.
+            features: a run's :class:`~al_lightning.features.provider.Features`, which are on its bill; without one, the
+                view has the user's array, if there is one.
+        """
         state = self._ready()
-        if features is None and hasattr(self.features, "shape"):
-            features = lambda: self.features  # noqa: E731
+        own = (lambda: self.features) if hasattr(self.features, "shape") else None
         return PoolView(
             size=state.size,
             round=round,
@@ -206,8 +211,10 @@ class PoolDataModule(L.LightningDataModule):
             labelled=state.labelled,
             scores=state.scores,
             score_rounds=state.score_rounds,
-            load_features=features,
-            load_clusters=clusters,
+            load_features=features.get if features is not None else own,
+            load_clusters=features.clusters if features is not None else None,
+            load_projected=features.projected if features is not None else None,
+            spend=features.spend if features is not None else None,
         )
 
     def start_run(self) -> PoolState:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from al_lightning.errors import FeaturesMissing
+from al_lightning.cost.ledger import Stopwatch
+from al_lightning.errors import BadScores, FeaturesMissing
+from al_lightning.features.neighbours import distance_to_nearest, project
 
 if TYPE_CHECKING:
     from al_lightning.features.cluster import Clusters
@@ -30,6 +32,8 @@ class PoolView:
         score_rounds: round each score is from, ``(N,)`` int32, -1 where there was none.
         load_features: behind :attr:`features`.
         load_clusters: behind :meth:`clusters`.
+        load_projected: ``dims -> (N, dims)``, behind :meth:`distance_to_labelled`.
+        spend: told of floating-point operations and seconds that a method took.
     """
 
     size: int
@@ -40,6 +44,8 @@ class PoolView:
     score_rounds: np.ndarray
     load_features: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     load_clusters: Callable[[int], Clusters] | None = field(default=None, repr=False)
+    load_projected: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
+    spend: Callable[[float, float], None] | None = field(default=None, repr=False)
 
     @property
     def features(self) -> np.ndarray:
@@ -57,3 +63,33 @@ class PoolView:
         if self.load_clusters is None:
             raise FeaturesMissing(NO_FEATURES)
         return self.load_clusters(n_clusters)
+
+    def distance_to_labelled(self, ids: np.ndarray, dims: int) -> np.ndarray:
+        """Distance of records to the nearest labelled one, in a random projection of the features; on the bill.
+
+        Args:
+            ids: ``(n,)``.
+            dims: of the projection; narrower features are used as they are.
+
+        Returns:
+            ``(n,)`` float32; 0 where nothing is labelled yet.
+
+        Raises:
+            FeaturesMissing: the pool was given no feature source.
+            BadScores: features are NaN or infinite; the ids are named.
+        """
+        if self.load_projected is not None:
+            projected = self.load_projected(dims)
+        else:
+            projected, _ = project(self.features, dims, seed=0)
+        if not len(self.labelled):
+            return np.zeros(len(ids), np.float32)
+        for part in (ids, self.labelled):
+            bad = ~np.isfinite(projected[part]).all(axis=1)
+            if bad.any():
+                raise BadScores(part[bad], "features")
+        with Stopwatch.running() as watch:
+            distance, flops = distance_to_nearest(projected[ids], projected[self.labelled])
+        if self.spend is not None:
+            self.spend(flops, watch.seconds)
+        return distance

@@ -5,6 +5,7 @@ from al_lightning.query.entropy import Entropy, entropy_score
 from al_lightning.query.kcenter import KCenterGreedy, k_center_greedy
 from al_lightning.query.least_confidence import LeastConfidence, least_confidence_score
 from al_lightning.query.margin import Margin, margin_score
+from al_lightning.query.novel import Novel
 from al_lightning.query.random import Random, random_ids
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "KCenterGreedy",
     "LeastConfidence",
     "Margin",
+    "Novel",
     "Random",
     "ScoreStrategy",
     "Strategy",

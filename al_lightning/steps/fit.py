@@ -20,7 +20,8 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import UnsupportedModel
-from al_lightning.fit_plan import FitPlan, frozen, load
+from al_lightning.fit_plan import FitPlan, Length, frozen, load
+from al_lightning.fit_shape import shaping
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -80,6 +81,7 @@ def run_fit(
     model: L.LightningModule,
     pool: PoolDataModule,
     plan: FitPlan,
+    length: Length,
     *,
     round: int,
     round_dir: Path,
@@ -98,7 +100,8 @@ def run_fit(
         source: the user's Trainer, or a function that builds one.
         model: changed in place.
         pool: trains on its labelled part, or on ``ids``.
-        plan: epochs and what is frozen.
+        plan: what is frozen, and how the learning rate moves.
+        length: of the fit.
         round: for the ledger.
         round_dir: for checkpoints.
         seed: of torch's, NumPy's and Python's global generators during the fit; restored after.
@@ -109,14 +112,19 @@ def run_fit(
         note: told of the work so far, about once a second.
     """
     trainer = fresh_trainer(
-        source, model=model, datamodule=pool, round_dir=round_dir, max_epochs=plan.epochs, step=step
+        source,
+        model=model,
+        datamodule=pool,
+        round_dir=round_dir,
+        max_epochs=length.epochs,
+        step=step,
     )
     kind = "train" if not plan.freeze else f"train, frozen {','.join(plan.freeze)}"
     meter, best = Meter(flops, kind, note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
     # Checkpoints stay last, where Lightning puts them.
-    trainer.callbacks = [meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
+    trainer.callbacks = [*shaping(plan), meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
     pool.train_ids = ids
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:

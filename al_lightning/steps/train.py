@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.ledger import Entry
-from al_lightning.fit_plan import FitPlan, apply_start, load, reinitialise, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, apply_start, load, reinitialise, snapshot, train_ids
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
@@ -31,12 +31,14 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
     new = len(run.pool.labelled) - before
-    ids = train_ids(plan, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
+    length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(run.pool.labelled), new=new)
+    ids = train_ids(length.replay, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
     outcome = run_fit(
         run.source,
         run.model,
         run.pool,
         plan,
+        length,
         round=run.round,
         round_dir=run.folder / _folder(run, plan),
         seed=seed,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.errors import ActiveLearningError
+from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
 from al_lightning.fit_plan import FitPlan, apply_start, frozen, load, reinitialise, snapshot
 from al_lightning.query import Margin
 from al_lightning.round_size import Listed
@@ -116,6 +116,145 @@ class TestBothDoors:
         assert not torch.equal(model.starts[0]["net.0.weight"], model.ends[0]["net.0.weight"])  # cold: all trains
         assert all(p.requires_grad for p in model.parameters())
         assert model.net[1].training
+
+
+class Scheduled(Watched):
+    """OneCycle over every step of the fit; keeps the rate of every step."""
+
+    interval = "step"
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        spanned = self.trainer.max_epochs if self.interval == "epoch" else self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=int(spanned or 0))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.rates = [*getattr(self, "rates", []), []]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.rates[-1].append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+
+class ScheduledByEpoch(Scheduled):
+    interval = "epoch"
+
+
+def one_cycle(steps: int) -> list[float]:
+    """The rate of every step, by PyTorch itself."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def rounds_by_hand(policy: WarmStart, model: Any) -> None:
+    pool, trainer = pool_of(), quiet(callbacks=[policy])
+    for turn in pool.rounds(sizes=Listed([12, 6, 6])):
+        fresh_trainer(trainer).fit(model, datamodule=pool)
+        if not turn.final:
+            pool.label(pool.unlabelled[: turn.size], {int(i): int(i) % 3 for i in pool.unlabelled[: turn.size]})
+
+
+@pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using 'interval'. 'epoch'")  # on purpose
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("model_class", [Scheduled, ScheduledByEpoch])
+def test_stable_rounds_stay_at_the_peak_and_the_final_fit_descends(
+    tmp_path: Path, model_class: Any, by_hand: bool
+) -> None:
+    model = model_class()
+    policy = WarmStart("keep", epochs=4, first_epochs=4, stable=True, final="previous", final_epochs=10)
+    if by_hand:
+        rounds_by_hand(policy, model)
+    else:
+        learner(tmp_path, fit=policy).fit(model, datamodule=pool_of())
+    by_epoch = model_class is ScheduledByEpoch
+    per_epoch = [2, 3, 3, 3]  # batches of 12, 18, 24 and 24 labels
+    assert model.rates[0] == pytest.approx(
+        [rate for rate in one_cycle(4) for _ in range(2)] if by_epoch else one_cycle(8)
+    )  # cold: the user's own schedule
+    assert model.rates[1] == pytest.approx([max(one_cycle(4 if by_epoch else 12))] * 12)
+    assert model.rates[2] == pytest.approx([max(one_cycle(4 if by_epoch else 12))] * 12)
+    if by_hand:
+        return
+    final = model.rates[3]
+    whole = one_cycle(10 if by_epoch else 10 * per_epoch[3])
+    assert len(final) == 30
+    assert final[0] == pytest.approx(max(whole))
+    assert final == sorted(final, reverse=True)
+    assert final[-1] == pytest.approx(min(whole), abs=1e-3)
+    assert len({round(rate, 9) for rate in final}) > (5 if by_epoch else 15)
+
+
+def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_path: Path) -> None:
+    class Walk(Watched):
+        """Notes the weights after every step."""
+
+        def on_train_start(self) -> None:
+            super().on_train_start()
+            self.steps: list[dict[str, Tensor]] = []
+
+        def on_before_zero_grad(self, optimizer: Any) -> None:  # the weights the last step left
+            self.steps.append(snapshot(self))
+
+        def on_validation_start(self) -> None:
+            self.validated = snapshot(self)
+
+    model = Walk()
+    policy = WarmStart("keep", epochs=4, stable=True)
+    learner(tmp_path, round_size=Listed([12, 6]), fit=policy).fit(model, datamodule=pool_of())
+    delivered, name = snapshot(model), "net.0.weight"
+    assert same(delivered, model.validated)  # what is logged is of what is kept
+    # 12 steps, the last 9 averaged; the hook sees all but the very last one, which the mean then tells.
+    seen = torch.stack([w[name] for w in model.steps[4:]])
+    last = 9 * delivered[name] - seen.sum(0)
+    step = (model.steps[-1][name] - model.steps[-2][name]).norm()
+    assert len(seen) == 8
+    assert 0 < (last - model.steps[-1][name]).norm() < 5 * step
+    assert not torch.allclose(delivered[name], model.steps[-1][name])
+
+
+def test_a_fit_without_schedule_is_left_alone_by_a_stable_policy(tmp_path: Path) -> None:
+    model = Watched()
+    result = learner(tmp_path, fit=WarmStart("keep", epochs=1, stable=True, final="previous")).fit(
+        model, datamodule=pool_of()
+    )
+    assert [record.final for record in result.history] == [False, False, False, True]
+
+
+def test_epochs_as_a_share_of_the_trainers_own(tmp_path: Path) -> None:
+    """Half of four epochs is two; three tenths of two is one epoch over the new labels and some old ones."""
+    data = blobs()
+    model = Watched()
+    policy = WarmStart("keep", epochs=0.5)
+    learner(tmp_path / "a", quiet(max_epochs=4), fit=policy).fit(model, datamodule=pool_of())
+    assert [len(ids_in(fit, data)) for fit in model.fits] == [4 * 12, 2 * 18, 2 * 24]
+
+    model = Watched()
+    learner(tmp_path / "b", quiet(max_epochs=2), fit=WarmStart("keep", epochs=0.3)).fit(model, datamodule=pool_of())
+    first, second, third = (ids_in(fit, data) for fit in model.fits)
+    assert (len(first), len(second), len(third)) == (2 * 12, 11, 14)
+    assert len(set(second) - set(first)) == 6  # all new ones
+    assert len(set(third) - set(first) - set(second)) >= 6
+
+
+def test_a_share_of_no_known_number_of_epochs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedTrainer, match=r"epochs=0\.5 is a share.*recipe_epochs"):
+        learner(tmp_path, quiet(max_epochs=-1, max_steps=4), fit=WarmStart("keep", first_epochs=0.5)).fit(
+            net(), datamodule=pool_of()
+        )
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": -0.5}, {"final_epochs": 0.0}, {"first_epochs": True}])
+def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ValueError, match=rf"WarmStart\({name}={value}\)"):
+        WarmStart("keep", **settings)
 
 
 def test_the_final_fit_starts_cold_on_everything_with_nothing_frozen(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_runs_of_other_settings_are_not_read(
     assert "model.learning_rate: 0.03 there, 0.5 now" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:classes .* have no labelled record")  # eight labels a round
 def test_looking_at_the_test_data_changes_nothing(
     compared: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

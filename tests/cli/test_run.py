@@ -10,8 +10,8 @@ import pytest
 from al_lightning.cli import run as run_module
 from al_lightning.cli.main import USAGE, main
 
-TINY = ("labels=40", "round_size.size=20", "trainer.max_epochs=2")
-FOLDER = "labels=40,round_size.size=20,trainer.max_epochs=2"
+TINY = ("labels=40", "round_size.rounds=2", "trainer.max_epochs=2")
+FOLDER = "labels=40,round_size.rounds=2,trainer.max_epochs=2"
 
 
 def queries(folder: Path) -> list[tuple[int, int, int]]:
@@ -54,7 +54,7 @@ def test_sweep_gives_every_job_its_own_folder(tmp_path: Path, monkeypatch: pytes
     ("option", "said"),
     [
         ("query=nothing", "nothing"),
-        ("candidates.share=7", "candidates: RandomShare(share=7)"),
+        ("candidates.share=7", "candidates: Staggered(share=7)"),
         ("no_such_option=1", "no_such_option"),
         ("labels=100000", "100000"),
     ],

@@ -16,12 +16,20 @@ import torch
 
 from al_lightning import callbacks, candidates, query, round_size
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Random
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
+from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.scoring.outputs import Outputs
 
-STRATEGIES = [Random(), LeastConfidence(), Margin(), Entropy(), KCenterGreedy()]
+STRATEGIES = [
+    Random(),
+    LeastConfidence(),
+    Margin(),
+    Entropy(),
+    KCenterGreedy(),
+    Novel(Margin()),
+    Novel(Entropy(), weight=0.2, dims=2),
+]
 
 SELECTORS = [
     WholePool(),
@@ -29,11 +37,13 @@ SELECTORS = [
     Representatives(0.3),
     Representatives(0.3, n_clusters=1),
     Representatives(0.3, n_clusters=7, memory=True),
+    Staggered(0.3),
+    Staggered(0.3, best=0.0),
     EveryK(WholePool(), 1),
     EveryK(Representatives(0.3), 3),
 ]
 
-ROUND_SIZES = [Fixed(10), Fixed(10, first=5), Growing(10, 1.5), Doubling(10), Listed([10, 20])]
+ROUND_SIZES = [Fixed(10), Fixed(10, first=5), Growing(10, 1.5), Doubling(10), Listed([10, 20]), Spread(50, rounds=4)]
 
 CALLBACKS = [
     WarmStart("reset"),
@@ -41,6 +51,7 @@ CALLBACKS = [
     WarmStart("shrink_perturb", epochs=1),
     WarmStart("resume", epochs=1, replay=1.0),
     WarmStart("keep", epochs=1, freeze=("net.0",)),
+    WarmStart("keep", epochs=0.5, stable=True),
     RoundPlateau("val_acc", patience=2),
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),

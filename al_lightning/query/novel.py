@@ -1,0 +1,68 @@
+"""Novel: a score, mixed with how far a record lies from everything that is labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from al_lightning.pool.view import PoolView
+from al_lightning.query.base import Strategy, top
+from al_lightning.ranks import ranks
+from al_lightning.scoring.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class Novel(Strategy):
+    """Query what scores well and lies far from the labelled records.
+
+    A model that was trained for an epoch or two is unsure of much that is labelled already, and of all that lies beside
+    it: by its score alone it buys labels next to labels. The distance to the nearest labelled record takes that back,
+    at the price of a neighbour search in a few dimensions. Ranks are mixed, so neither needs a scale.
+
+    Source: a convex mix of uncertainty and distance is that of K. Brinker, "Incorporating diversity in active learning
+    with support vector machines", ICML 2003; there within a query, here towards what is labelled.
+
+    Args:
+        strategy: one that gives a score per record.
+        weight: of the distance, ``0 < weight < 1``; the score has the rest.
+        dims: width of the random projection in which distances are taken; narrower features are used as they are.
+
+    Raises:
+        ValueError: a strategy without a score, or a setting out of range.
+    """
+
+    strategy: Strategy
+    weight: float = 0.4
+    dims: int = 16
+
+    def __post_init__(self) -> None:
+        if "score" not in self.strategy.columns:
+            raise ValueError(
+                f"Novel({type(self.strategy).__name__}()): it gives no score to mix; use Margin(), Entropy() or "
+                "LeastConfidence()."
+            )
+        if not 0 < self.weight < 1:
+            raise ValueError(f"Novel(weight={self.weight}): the share of the distance, allowed: 0 < weight < 1.")
+        if self.dims < 1:
+            raise ValueError(f"Novel(dims={self.dims}): a number of dimensions, allowed: 1 or more.")
+        object.__setattr__(self, "requires", self.strategy.requires | {"features"})  # frozen, yet not settings
+        object.__setattr__(self, "columns", self.strategy.columns)
+
+    def payload(self, outputs: Outputs) -> dict[str, Tensor]:
+        """What the inner strategy's says."""
+        return self.strategy.payload(outputs)
+
+    def _pick(
+        self,
+        *,
+        view: PoolView,
+        ids: np.ndarray,
+        arrays: Mapping[str, np.ndarray],
+        size: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        distance = ranks(view.distance_to_labelled(ids, self.dims))
+        return ids[top((1 - self.weight) * ranks(arrays["score"]) + self.weight * distance, size, rng)]

@@ -1,0 +1,145 @@
+"""The protocols of the savings benchmark: data, model, labels and rounds; each with the recipe chosen for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from al_lightning.cli.problems import Classifier
+from benchmarks import data
+from benchmarks.common import RESULTS
+
+TAIL = 50
+"""How many times more records than the rarest the most frequent class of the long-tail protocol has."""
+
+
+class Arrays(NamedTuple):
+    """Records to label and records to test on; ``y`` int64."""
+
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def letter(seed: int) -> Arrays:
+    """16,000 / 4,000 letters, split by the seed, standardised with the pool's mean and deviation (no label is read)."""
+    x, y = data.letter()
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(y)))
+    pool, test = order[:16000], order[16000:]
+    mean, deviation = x[pool].mean(0), x[pool].std(0)
+    x = (x - mean) / deviation
+    return Arrays(x[pool], y[pool], x[test], y[test])
+
+
+def long_tail(seed: int) -> Arrays:
+    """Letters whose classes in the pool fall 50:1 by a geometric rule; the test part keeps its balance.
+
+    Which class is rare is drawn by the seed.
+    """
+    whole = letter(seed)
+    rng = np.random.default_rng([seed, 1])
+    classes = whole.y.numpy()
+    most, kinds = int(np.bincount(classes).min()), int(classes.max()) + 1
+    sizes = np.rint(most * TAIL ** (-rng.permutation(kinds) / (kinds - 1))).astype(int)
+    kept = np.concatenate([np.flatnonzero(classes == c)[:size] for c, size in enumerate(sizes)])
+    ids = torch.from_numpy(rng.permutation(kept))
+    return whole._replace(x=whole.x[ids], y=whole.y[ids])
+
+
+def _official(found: data.TrainTest) -> Arrays:
+    return Arrays(found.train.x, found.train.y, found.test.x, found.test.y)
+
+
+@cache
+def banking77(seed: int) -> Arrays:
+    """10,003 / 3,080 questions as WordLlama embeddings; the authors' own split, whatever the seed."""
+    return _official(data.banking77())
+
+
+@cache
+def fashion_mnist(seed: int) -> Arrays:
+    """60,000 / 10,000 pictures, uint8; the authors' own split, whatever the seed."""
+    return _official(data.fashion_mnist())
+
+
+class ConvNet(Classifier):
+    """Two convolutions and a hidden layer for 28x28 grey pictures, 54,442 parameters."""
+
+    def __init__(self, classes: int = 10, **settings: Any) -> None:
+        super().__init__(in_features=32 * 5 * 5, classes=classes, hidden=(64,), **settings)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, 16, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            *self.trunk,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(n, classes)`` of uint8 pictures ``(n, 1, 28, 28)``."""
+        return super().forward((x.float() / 255 - 0.286) / 0.353)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one comparison runs on.
+
+    Args:
+        arrays: seed -> data.
+        model: a module class or function; takes ``learning_rate`` and ``schedule``.
+        labels: B, bought from the pool.
+        first: labels of the baseline's first round.
+        step: labels of its later rounds.
+        recipe: name of the recipe's results, where it is another protocol's.
+    """
+
+    arrays: Callable[[int], Arrays]
+    model: Callable[..., Classifier]
+    labels: int
+    first: int
+    step: int
+    recipe: str | None = None
+
+
+def letter_model(**settings: Any) -> Classifier:
+    """MLP 16-256-256-26."""
+    return Classifier(16, 26, hidden=(256, 256), label_smoothing=0.1, **settings)
+
+
+def banking77_model(**settings: Any) -> Classifier:
+    """MLP 256-256-77."""
+    return Classifier(256, 77, hidden=(256,), label_smoothing=0.1, **settings)
+
+
+PROTOCOLS = {
+    "letter": Protocol(letter, letter_model, labels=3200, first=200, step=200),
+    "banking77": Protocol(banking77, banking77_model, labels=4000, first=200, step=200),
+    "fashion-mnist": Protocol(fashion_mnist, ConvNet, labels=6000, first=300, step=300),
+    "inference-heavy": Protocol(fashion_mnist, ConvNet, labels=3000, first=300, step=300),
+    "long-tail": Protocol(long_tail, letter_model, labels=3200, first=200, step=200, recipe="letter"),
+}
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The recipe of a protocol, as ``python -m benchmarks.recipe`` chose it: epochs, batch, learning_rate, schedule."""
+    path = RESULTS / f"recipe-{PROTOCOLS[name].recipe or name}.json"
+    found: dict[str, Any] = json.loads(path.read_text())["recipe"]
+    return found
+
+
+def pool_and_test(name: str, seed: int) -> tuple[TensorDataset, TensorDataset]:
+    """The records to label, and those to test on."""
+    arrays = PROTOCOLS[name].arrays(seed)
+    return TensorDataset(arrays.x, arrays.y), TensorDataset(arrays.x_test, arrays.y_test)

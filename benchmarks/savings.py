@@ -1,0 +1,339 @@
+"""What each lever saves, and what all of them save together: one command per protocol.
+
+    python -m benchmarks.savings letter             # full: 20 paired seeds and the ablation
+    python -m benchmarks.savings letter --quick     # three seeds of a quarter of the labels, in a minute
+
+Every method gets the same records, first weights, labels, batch, optimiser and schedule: the recipe that
+``python -m benchmarks.recipe`` chose. Methods are configurations of ``al-lightning run``, written below as its
+overrides. Nothing is validated and nothing stops early: the number of labels is the protocol's. Runs that are finished
+under ``runs/benchmarks`` are read, not made again, so the command can be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.utilities.seed import isolate_rng
+from omegaconf import OmegaConf, open_dict
+
+from al_lightning.cli.build import be_quiet, build, register_resolvers
+from al_lightning.cli.paths import config_dir
+from al_lightning.features.source import RawInputs
+from al_lightning.history import RoundRecord
+from al_lightning.pool.datamodule import PoolDataModule
+from benchmarks.common import UNFINISHED, claim, paired, write_results
+from benchmarks.protocols import PROTOCOLS, pool_and_test, recipe
+
+Row = dict[str, Any]
+
+SEEDS = {"letter": range(100, 120), "banking77": range(100, 120)}
+"""Seeds of the claims; none was looked at while anything was chosen."""
+FEW_SEEDS = range(100, 105)
+EQUAL = -0.5
+"""Points of accuracy that the paired difference's interval may reach down to."""
+
+MAIN: dict[str, list[str]] = {
+    "everything": ["experiment=everything"],
+    "random": ["experiment=random"],
+    "one_shot": ["experiment=one_shot"],
+    "naive_frugal": ["experiment=naive_frugal"],
+    "baseline": ["experiment=ordinary"],
+    "frugal": ["experiment=frugal"],
+}
+ABLATION: dict[str, list[str]] = {
+    # One lever, the rest as the baseline has it.
+    "scoring_only": ["experiment=ordinary", "candidates=staggered", "candidates.share=0.12"],
+    "warm_start_only": ["experiment=ordinary", "fit=frugal"],
+    "round_sizes_only": ["experiment=ordinary", "round_size=spread", "round_size.rounds=6"],
+    # All levers but one.
+    "frugal_whole_pool": ["experiment=frugal", "candidates=whole"],
+    "frugal_margin": ["experiment=frugal", "query=margin"],
+    "frugal_random_candidates": ["experiment=frugal", "candidates=random_share", "candidates.share=0.2"],
+    "frugal_reset": ["experiment=frugal", "fit=reset"],
+    "frugal_without_final_fit": ["experiment=frugal", "fit.final=null"],
+    "frugal_baseline_rounds": ["experiment=frugal", "round_size=fixed"],
+    # Clusters against chance, at equal all-in compute: the clusters' share of the pool is smaller by their own cost.
+    "representatives": ["experiment=ordinary", "candidates=representatives", "candidates.share=0.1"],
+    "random_candidates": ["experiment=ordinary", "candidates=random_share", "candidates.share=0.1"],
+}
+WITH_ABLATION = ("letter", "banking77")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a comparison is.
+
+    Args:
+        labels: B.
+        first: labels of the baseline's first round.
+        step: labels of its later rounds.
+        seeds: one run per method and seed.
+        methods: name -> overrides.
+    """
+
+    labels: int
+    first: int
+    step: int
+    seeds: Sequence[int]
+    methods: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, name: str, quick: bool) -> Scale:
+        """The protocol's, or a quarter of its labels and the rows that the leading claims need."""
+        protocol = PROTOCOLS[name]
+        if quick:
+            few = {method: MAIN[method] for method in ("random", "baseline", "frugal")}
+            return cls(protocol.labels // 4, protocol.first // 2, protocol.step // 2, range(3), few)
+        methods = {**MAIN, **ABLATION} if name in WITH_ABLATION else MAIN
+        return cls(protocol.labels, protocol.first, protocol.step, SEEDS.get(name, FEW_SEEDS), methods)
+
+
+def pool(*, protocol: str, seed: int, batch_size: int) -> PoolDataModule:
+    """The protocol's records as a pool; what Hydra builds for ``data``."""
+    records, _ = pool_and_test(protocol, seed)
+    return PoolDataModule(records, task="multiclass", features=RawInputs(), batch_size=batch_size, eval_batch_size=512)
+
+
+def model(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningModule:
+    """The protocol's model; what Hydra builds for ``model``."""
+    return PROTOCOLS[protocol].model(learning_rate=learning_rate, schedule=schedule)
+
+
+def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Any:
+    """A run's configuration: the method's own, with the protocol's data, model and recipe put in."""
+    chosen = recipe(name)
+    register_resolvers()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        common = ["logger=none", f"labels={scale.labels}", f"seed={seed}"]
+        cfg = compose("run", [*common, *scale.methods[method]])
+    with open_dict(cfg):
+        cfg.run_dir = str(folder)
+        cfg.data = {
+            "_target_": "benchmarks.savings.pool",
+            "protocol": name,
+            "seed": seed,
+            "batch_size": chosen["batch"],
+        }
+        cfg.model = {
+            "_target_": "benchmarks.savings.model",
+            "protocol": name,
+            "learning_rate": chosen["learning_rate"],
+            "schedule": chosen["schedule"],
+        }
+        cfg.trainer.max_epochs = chosen["epochs"]
+        cfg.trainer.callbacks = []  # nothing is validated
+        if method == "baseline" or (scale.methods[method][0].endswith("ordinary") and "size" in cfg.round_size):
+            cfg.round_size = {"_target_": "al_lightning.Fixed", "size": scale.step, "first": scale.first}
+    return cfg
+
+
+def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Row:
+    """A row: read where the run is finished and measured, else made."""
+    path = folder / "row.json"
+    cfg = configure(name, scale, method, seed, folder)
+    settings = json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known["settings"] != settings:
+            raise SystemExit(f"{folder} was made with other settings: delete it, and run again.")
+        return dict(known["row"])
+    points: list[tuple[int, float]] = []
+
+    def on_round(record: RoundRecord, trained: L.LightningModule) -> None:
+        points.append((record.labelled, quality(trained, name, seed)["accuracy"]))
+
+    # Off the bill; and only where it is asked for, since it takes time.
+    parts = build(cfg, on_round if method == "baseline" else None)
+    result = parts.learner.fit(parts.model, parts.pool)
+    bill = result.bill.to_json()
+    taken = ("records_trained", "records_inferred", "flops", "flops_reference", "seconds", "seconds_reference")
+    row = {
+        "method": method,
+        "seed": seed,
+        "labels": len(result.labelled),
+        **quality(parts.model, name, seed),
+        "rounds": sum(not record.final for record in result.history),
+        **{key: bill[key] for key in taken},
+        "phases": {phase: line["flops"] for phase, line in bill["phases"].items()},
+    }
+    (folder / "curve.json").write_text(json.dumps(points))
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps({"settings": settings, "row": row}))
+    aside.replace(path)
+    return row
+
+
+@torch.inference_mode()
+def quality(trained: L.LightningModule, name: str, seed: int) -> Row:
+    """Accuracy, macro-F1 and the recall of the worst class on the test records, in percent. Off the bill."""
+    _, test = pool_and_test(name, seed)
+    x, y = test.tensors
+    with isolate_rng():
+        trained.eval()
+        predicted = torch.cat([trained(part).argmax(dim=1) for part in x.split(1024)])
+    kinds = int(y.max()) + 1
+    right = torch.bincount(y[predicted == y], minlength=kinds).double()
+    there, said = (torch.bincount(v, minlength=kinds).double() for v in (y, predicted))
+    f1 = 2 * right / (there + said).clamp(min=1)
+    recall = right / there.clamp(min=1)
+    numbers = {"accuracy": (predicted == y).double().mean(), "macro_f1": f1.mean(), "worst_recall": recall.min()}
+    return {key: round(100 * float(value), 4) for key, value in numbers.items()}
+
+
+def claims_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The claims that these rows can support, each recomputable from them."""
+    have = {row["method"] for row in rows}
+
+    def ratio(method: str, over: str, under: str) -> float:
+        return mean(row[over] / row[under] for row in rows if row["method"] == method)
+
+    def times(method: str, key: str) -> float:
+        base = {row["seed"]: row[key] for row in rows if row["method"] == "baseline"}
+        return mean(base[row["seed"]] / row[key] for row in rows if row["method"] == method)
+
+    def low(a: str, b: str) -> float:
+        found, half = paired(rows, a, b)
+        return found - half
+
+    difference, _ = paired(rows, "frugal", "baseline")
+    claims = [
+        claim("rho", ratio("frugal", "flops", "flops_reference"), "<=", 1.0),
+        claim("rho_seconds", ratio("frugal", "seconds", "seconds_reference"), "<=", 1.0),
+        claim("accuracy_difference", difference, ">=", EQUAL),
+        claim("accuracy_difference_ci_low", low("frugal", "baseline"), ">=", EQUAL),
+    ]
+    lever: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "scoring_only": lambda: [
+            claim("scoring_only_records_ratio", times("scoring_only", "records_inferred"), ">=", 8.0),
+            claim("scoring_only_ci_low", low("scoring_only", "baseline"), ">=", -0.4),
+        ],
+        "warm_start_only": lambda: [
+            claim("warm_start_only_training_ratio", times("warm_start_only", "records_trained"), ">=", 5.0),
+            claim("warm_start_only_ci_low", low("warm_start_only", "baseline"), ">=", -0.4),
+        ],
+        "round_sizes_only": lambda: [
+            claim("round_sizes_only_rounds", ratio("round_sizes_only", "rounds", "one"), "<=", 6),
+            claim("round_sizes_only_ci_low", low("round_sizes_only", "baseline"), ">=", -0.6),
+        ],
+        "representatives": lambda: [
+            claim("representatives_over_random_ci_low", low("representatives", "random_candidates"), ">", 0.0)
+        ],
+    }
+    rows = [{**row, "one": 1} for row in rows]
+    return claims + [c for method, make in lever.items() if method in have for c in make()]
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    """Labels and accuracy after every fit of a finished run."""
+    points: list[tuple[int, float]] = json.loads((folder / "curve.json").read_text())
+    return points
+
+
+def labels_to_match(points: Sequence[tuple[int, float]], accuracy: float) -> float:
+    """How many labels the baseline needed for an accuracy, by linear interpolation between its rounds.
+
+    Args:
+        points: labels and accuracy after every round of the baseline.
+        accuracy: to be matched.
+
+    Returns:
+        Labels; the last round's where the baseline never got there, so that a gain is not extrapolated.
+    """
+    for (n0, a0), (n1, a1) in pairwise(points):
+        if a1 >= accuracy > a0:
+            return n0 + (n1 - n0) * (accuracy - a0) / (a1 - a0)
+    return float(points[0][0] if accuracy <= points[0][1] else points[-1][0])
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """One line per method: means over seeds, and the paired difference to the baseline with its 95 % interval."""
+    table = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        difference, half = paired(rows, method, "baseline")
+        line = {
+            "method": method,
+            **{key: mean(row[key] for row in mine) for key in ("labels", "accuracy", "macro_f1", "worst_recall")},
+            "difference": difference,
+            "ci": half,
+            "rho": mean(row["flops"] / row["flops_reference"] for row in mine),
+            "rho_seconds": mean(row["seconds"] / row["seconds_reference"] for row in mine),
+            **{key: mean(row[key] for row in mine) for key in ("rounds", "records_trained", "records_inferred")},
+            "labels_to_match": mean(row["labels_to_match"] for row in mine),
+        }
+        table.append({key: round(v, 3) if isinstance(v, float) else v for key, v in line.items()})
+    return table
+
+
+def report(table: Sequence[Row], claims: Sequence[Mapping[str, Any]]) -> None:
+    """Print both."""
+    print(f"{'method':<26}{'accuracy':>9}{'diff':>7}{'± 95%':>7}{'rho':>7}{'rho_s':>7}{'rounds':>7}{'inferred':>10}")
+    for r in table:
+        print(
+            f"{r['method']:<26}{r['accuracy']:>9.2f}{r['difference']:>7.2f}{r['ci']:>7.2f}{r['rho']:>7.2f}"
+            f"{r['rho_seconds']:>7.2f}{r['rounds']:>7.1f}{r['records_inferred']:>10.0f}"
+        )
+    for c in claims:
+        print(f"{c['name']}: {c['value']:.3f} {c['op']} {c['target']}: {'holds' if c['holds'] else 'DOES NOT HOLD'}")
+
+
+def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1)) -> bool:
+    """Make the runs, then write what came of them; returns whether every claim holds.
+
+    Args:
+        name: of the protocol.
+        quick: a quarter of the labels, three seeds.
+        part: ``(i, n)`` makes every n-th seed from the i-th only, and writes nothing: several processes share the work.
+    """
+    scale = Scale.of(name, quick)
+    folder = UNFINISHED / f"savings-{name}{'-quick' if quick else ''}"
+    rows = []
+    # Seed by seed, method by method, so that a machine that slows down slows all methods.
+    for i, seed in enumerate(scale.seeds):
+        if i % part[1] != part[0]:
+            continue
+        for method in scale.methods:
+            rows.append(measure(name, scale, method, seed, folder / method / f"seed-{seed}"))
+            print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
+    if part[1] > 1:
+        return True
+    curves = {seed: curve(folder / "baseline" / f"seed-{seed}") for seed in scale.seeds}
+    rows = [{**row, "labels_to_match": round(labels_to_match(curves[row["seed"]], row["accuracy"]), 1)} for row in rows]
+    claims, table = claims_of(rows), summarise(rows)
+    report(table, claims)
+    if quick:  # too few labels and seeds to claim anything from
+        print(f"rows: {folder}")
+        return True
+    command = f"OMP_NUM_THREADS=1 python -m benchmarks.savings {name}"
+    print(write_results(f"savings-{name}", command, rows, claims, recipe=recipe(name), summary=table))
+    return all(c["holds"] for c in claims)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.savings", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("protocol", choices=sorted(PROTOCOLS))
+    parser.add_argument("--quick", action="store_true", help="a quarter of the labels, three seeds; claims nothing")
+    parser.add_argument("--part", default="0/1", help="i/n: only every n-th seed, from the i-th; to share the work")
+    options = parser.parse_args()
+    first, count = map(int, options.part.split("/"))
+    torch.set_num_threads(1)
+    be_quiet()
+    warnings.filterwarnings("ignore", "classes .* have no labelled record")
+    return 0 if run(options.protocol, quick=options.quick, part=(first, count)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

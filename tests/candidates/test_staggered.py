@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from al_lightning.candidates import Staggered
+
+
+def scored(view, ids, scores, round):
+    view.scores[ids], view.score_rounds[ids] = scores, round
+
+
+def propose(selector, view, size=1, seed=0):
+    return selector.propose(view=view, size=size, rng=np.random.default_rng(seed), state={})[0]
+
+
+def test_every_record_has_its_turn_before_any_has_a_second(make_view):
+    view, seen = make_view(100), []
+    for round in range(4):
+        ids = propose(Staggered(0.25, best=0), view, seed=round)
+        scored(view, ids, 0.5, round)
+        seen += ids.tolist()
+    assert sorted(seen) == list(range(100))
+
+
+def test_the_best_are_looked_at_again_beside_those_whose_turn_it_is(make_view):
+    view = make_view(40)
+    scored(view, np.arange(20), np.arange(20) / 20, 1)
+    ids = propose(Staggered(0.2, best=0.5), view)
+    assert ids[:4].tolist() == [16, 17, 18, 19]
+    assert (ids[4:] >= 20).all()
+
+
+def test_longest_unscored_first(make_view):
+    view = make_view(30)
+    for round, start in ((1, 10), (2, 0), (3, 20)):
+        scored(view, np.arange(start, start + 10), 0.0, round)
+    assert propose(Staggered(1 / 3, best=0), view).tolist() == list(range(10, 20))
+
+
+def test_turns_are_drawn(make_view):
+    view = make_view(50)
+    assert propose(Staggered(0.2), view, seed=1).tolist() != propose(Staggered(0.2), view, seed=2).tolist()
+
+
+@pytest.mark.parametrize("best", [-0.1, 1.0, 2.0])
+def test_nothing_but_the_best_is_refused(best):
+    with pytest.raises(ValueError, match=rf"Staggered\(best={best}\).*0 <= best < 1"):
+        Staggered(0.2, best=best)
+
+
+def test_the_share_is_a_fraction():
+    with pytest.raises(ValueError, match=r"Staggered\(share=0\).*0 < share <= 1"):
+        Staggered(0)
