@@ -17,6 +17,8 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
@@ -33,7 +35,7 @@ from al_lightning.cli.paths import config_dir
 from al_lightning.features.source import RawInputs
 from al_lightning.history import RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
-from benchmarks.common import UNFINISHED, claim, paired, write_results
+from benchmarks.common import RESULTS, UNFINISHED, claim, paired, write_results
 from benchmarks.protocols import PROTOCOLS, pool_and_test, recipe
 
 Row = dict[str, Any]
@@ -134,25 +136,33 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
         }
         cfg.trainer.max_epochs = chosen["epochs"]
         cfg.trainer.callbacks = []  # nothing is validated
-        if method == "baseline" or (scale.methods[method][0].endswith("ordinary") and "size" in cfg.round_size):
+        if cfg.round_size._target_ == "al_lightning.Fixed" and cfg.round_size.size != scale.labels:
             cfg.round_size = {"_target_": "al_lightning.Fixed", "size": scale.step, "first": scale.first}
+        elif cfg.round_size._target_ == "al_lightning.Doubling":
+            cfg.round_size.first = scale.first
     return cfg
 
 
 def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Row:
-    """A row: read where the run is finished and measured, else made."""
+    """A row: read where the run is finished and measured, else made.
+
+    Finished runs are looked for in ``folder``, and among the committed results; ``settings`` tells whether they are the
+    same run.
+    """
     path = folder / "row.json"
     cfg = configure(name, scale, method, seed, folder)
-    settings = json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
+    wanted = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(wanted, dict)
+    digest = sha256(json.dumps({k: v for k, v in wanted.items() if k != "run_dir"}).encode()).hexdigest()[:12]
+    found = json.loads(path.read_text()) if path.exists() else committed(name).get((method, seed), {})
+    if found.get("settings") == digest:
+        return dict(found)
     if path.exists():
-        known = json.loads(path.read_text())
-        if known["settings"] != settings:
-            raise SystemExit(f"{folder} was made with other settings: delete it, and run again.")
-        return dict(known["row"])
-    points: list[tuple[int, float]] = []
+        raise SystemExit(f"{folder} was made with other settings: delete it, and run again.")
+    curve: list[tuple[int, float]] = []
 
     def on_round(record: RoundRecord, trained: L.LightningModule) -> None:
-        points.append((record.labelled, quality(trained, name, seed)["accuracy"]))
+        curve.append((record.labelled, quality(trained, name, seed)["accuracy"]))
 
     # Off the bill; and only where it is asked for, since it takes time.
     parts = build(cfg, on_round if method == "baseline" else None)
@@ -162,17 +172,26 @@ def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Ro
     row = {
         "method": method,
         "seed": seed,
+        "settings": digest,
         "labels": len(result.labelled),
         **quality(parts.model, name, seed),
         "rounds": sum(not record.final for record in result.history),
         **{key: bill[key] for key in taken},
         "phases": {phase: line["flops"] for phase, line in bill["phases"].items()},
+        **({"curve": curve} if curve else {}),
     }
-    (folder / "curve.json").write_text(json.dumps(points))
     aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps({"settings": settings, "row": row}))
+    aside.write_text(json.dumps(row))
     aside.replace(path)
     return row
+
+
+@cache
+def committed(name: str) -> dict[tuple[str, int], Row]:
+    """The rows of the results file, by method and seed."""
+    path = RESULTS / f"savings-{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return {(row["method"], row["seed"]): row for row in rows}
 
 
 @torch.inference_mode()
@@ -235,13 +254,7 @@ def claims_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return claims + [c for method, make in lever.items() if method in have for c in make()]
 
 
-def curve(folder: Path) -> list[tuple[int, float]]:
-    """Labels and accuracy after every fit of a finished run."""
-    points: list[tuple[int, float]] = json.loads((folder / "curve.json").read_text())
-    return points
-
-
-def labels_to_match(points: Sequence[tuple[int, float]], accuracy: float) -> float:
+def labels_to_match(points: Sequence[Sequence[float]], accuracy: float) -> float:
     """How many labels the baseline needed for an accuracy, by linear interpolation between its rounds.
 
     Args:
@@ -289,13 +302,14 @@ def report(table: Sequence[Row], claims: Sequence[Mapping[str, Any]]) -> None:
         print(f"{c['name']}: {c['value']:.3f} {c['op']} {c['target']}: {'holds' if c['holds'] else 'DOES NOT HOLD'}")
 
 
-def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1)) -> bool:
+def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1), only: Sequence[str] = ()) -> bool:
     """Make the runs, then write what came of them; returns whether every claim holds.
 
     Args:
         name: of the protocol.
         quick: a quarter of the labels, three seeds.
         part: ``(i, n)`` makes every n-th seed from the i-th only, and writes nothing: several processes share the work.
+        only: makes the runs of these methods, and writes nothing.
     """
     scale = Scale.of(name, quick)
     folder = UNFINISHED / f"savings-{name}{'-quick' if quick else ''}"
@@ -304,12 +318,12 @@ def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1)) -> bool:
     for i, seed in enumerate(scale.seeds):
         if i % part[1] != part[0]:
             continue
-        for method in scale.methods:
+        for method in only or scale.methods:
             rows.append(measure(name, scale, method, seed, folder / method / f"seed-{seed}"))
             print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
-    if part[1] > 1:
+    if part[1] > 1 or only:
         return True
-    curves = {seed: curve(folder / "baseline" / f"seed-{seed}") for seed in scale.seeds}
+    curves = {row["seed"]: row["curve"] for row in rows if row["method"] == "baseline"}
     rows = [{**row, "labels_to_match": round(labels_to_match(curves[row["seed"]], row["accuracy"]), 1)} for row in rows]
     claims, table = claims_of(rows), summarise(rows)
     report(table, claims)
@@ -327,12 +341,15 @@ def main() -> int:
     parser.add_argument("protocol", choices=sorted(PROTOCOLS))
     parser.add_argument("--quick", action="store_true", help="a quarter of the labels, three seeds; claims nothing")
     parser.add_argument("--part", default="0/1", help="i/n: only every n-th seed, from the i-th; to share the work")
+    parser.add_argument("--only", default="", help="method,method: make their runs, write no results")
     options = parser.parse_args()
     first, count = map(int, options.part.split("/"))
     torch.set_num_threads(1)
     be_quiet()
-    warnings.filterwarnings("ignore", "classes .* have no labelled record")
-    return 0 if run(options.protocol, quick=options.quick, part=(first, count)) else 1
+    for message in ("classes .* have no labelled record", "You defined a `validation_step` but have no"):
+        warnings.filterwarnings("ignore", message)
+    only = tuple(filter(None, options.only.split(",")))
+    return 0 if run(options.protocol, quick=options.quick, part=(first, count), only=only) else 1
 
 
 if __name__ == "__main__":

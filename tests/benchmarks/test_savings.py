@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import f1_score, recall_score
+
+from benchmarks import savings
+from benchmarks.protocols import PROTOCOLS, Arrays, Protocol, long_tail
+from benchmarks.savings import ABLATION, MAIN, Scale, claims_of, configure, labels_to_match, measure, quality
+
+
+def row(method: str, seed: int, accuracy: float, flops: float = 1.0, **more: Any) -> dict[str, Any]:
+    same = {"flops_reference": 2.0, "seconds": 1.0, "seconds_reference": 2.0, "rounds": 6}
+    counts = {"records_trained": 100, "records_inferred": 100}
+    return {"method": method, "seed": seed, "accuracy": accuracy, "flops": flops, **same, **counts, **more}
+
+
+def values(claims: list[dict[str, Any]]) -> dict[str, float]:
+    return {c["name"]: c["value"] for c in claims}
+
+
+def test_claims_are_of_the_rows_they_stand_beside() -> None:
+    rows = [row("baseline", s, 90.0 + s, 20.0) for s in range(3)]
+    rows += [row("frugal", s, 89.9 + s + (s == 1) * 0.3) for s in range(3)]
+    rows += [row("scoring_only", s, 90.0 + s, records_inferred=10) for s in range(3)]
+    found = values(claims_of(rows))
+    assert found["rho"] == 0.5
+    assert found["rho_seconds"] == 0.5
+    assert found["accuracy_difference"] == pytest.approx(0.0)
+    assert found["accuracy_difference_ci_low"] == pytest.approx(-1.96 * 0.1732 / 3**0.5, abs=1e-3)
+    assert found["scoring_only_records_ratio"] == 10
+    assert "warm_start_only_ci_low" not in found
+
+
+def test_labels_to_match_lie_on_the_baselines_curve() -> None:
+    points = [(100, 80.0), (200, 90.0), (300, 91.0)]
+    assert labels_to_match(points, 85.0) == 150
+    assert labels_to_match(points, 90.5) == 250
+    assert labels_to_match(points, 70.0) == 100
+    assert labels_to_match(points, 99.0) == 300
+
+
+class Fixed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A protocol whose records are the logits."""
+
+    def arrays(seed: int) -> Arrays:
+        g = torch.Generator().manual_seed(seed)
+        x, y = torch.randn((200, 4), generator=g), torch.randint(0, 4, (200,), generator=g)
+        return Arrays(x, y, torch.randn((300, 4), generator=g), torch.randint(0, 4, (300,), generator=g))
+
+    monkeypatch.setitem(PROTOCOLS, "tiny", Protocol(arrays, PROTOCOLS["letter"].model, labels=40, first=10, step=10))
+
+
+def test_quality_is_scikit_learns(tiny: None) -> None:
+    x, y = PROTOCOLS["tiny"].arrays(3)[2:]
+    found = quality(Fixed(), "tiny", 3)  # type: ignore[arg-type]
+    said = x.argmax(1)
+    assert found["macro_f1"] == pytest.approx(100 * f1_score(y, said, average="macro"), abs=1e-3)
+    assert found["worst_recall"] == pytest.approx(100 * recall_score(y, said, average=None).min(), abs=1e-3)
+    assert found["accuracy"] == pytest.approx(100 * (said == y).double().mean().item(), abs=1e-3)
+
+
+def test_every_method_is_a_configuration_with_the_protocols_recipe(tmp_path: Path) -> None:
+    scale = Scale.of("letter", quick=False)
+    assert list(scale.methods) == [*MAIN, *ABLATION]
+    for method in scale.methods:
+        cfg = configure("letter", scale, method, 100, tmp_path)
+        assert cfg.trainer.max_epochs == savings.recipe("letter")["epochs"]
+        assert cfg.model.learning_rate == savings.recipe("letter")["learning_rate"]
+        if method in ("baseline", "scoring_only", "warm_start_only", "frugal_baseline_rounds"):
+            assert (cfg.round_size.size, cfg.round_size.first) == (200, 200)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no", "ignore:classes .* have no labelled")
+def test_a_finished_row_is_read_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Scale(labels=60, first=20, step=20, seeds=[0], methods={"frugal": MAIN["frugal"]})
+    try:
+        PROTOCOLS["letter"].arrays(0)
+    except Exception as error:
+        pytest.skip(f"no letter data here: {error}")
+    first = measure("letter", small, "frugal", 0, tmp_path / "run")
+    assert (first["labels"], first["rounds"]) == (60, 8)
+    monkeypatch.setattr(savings, "build", lambda *a: pytest.fail("made again"))
+    assert measure("letter", small, "frugal", 0, tmp_path / "run") == first
+    other = Scale(labels=50, first=20, step=20, seeds=[0], methods=small.methods)
+    with pytest.raises(SystemExit, match="other settings"):
+        measure("letter", other, "frugal", 0, tmp_path / "run")
+
+
+def test_the_long_tail_falls_fifty_to_one() -> None:
+    try:
+        found = long_tail(7)
+    except Exception as error:
+        pytest.skip(f"no letter data here: {error}")
+    sizes = torch.bincount(found.y, minlength=26).sort(descending=True).values.tolist()
+    assert 48 <= sizes[0] / sizes[-1] <= 52
+    assert sizes[12] / sizes[25] == pytest.approx(50**0.52, rel=0.15)  # geometric: the middle is near the root
+    assert torch.bincount(found.y_test, minlength=26).min() > 100
+    assert torch.bincount(long_tail(8).y).tolist() != torch.bincount(found.y).tolist()  # other classes are rare
