@@ -16,7 +16,7 @@ from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.history import History
 
 Start = Literal["initial", "previous", "shrink_perturb"]
-Rate = Literal["schedule", "peak", "descent"]
+Rate = Literal["schedule", "peak"]
 Weights = Mapping[str, Tensor]
 
 
@@ -29,8 +29,7 @@ class FitPlan:
             perturbed.
         epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that comes
             to less than one epoch is one epoch over all new labels and as many old ones as make up the share.
-        rate: the learning rate follows the user's ``schedule``, stays at its ``peak``, or makes its ``descent`` from
-            the peak to the end: what is left of a schedule when weights are warm and need no warm-up.
+        rate: the learning rate follows the user's ``schedule``, or stays at its ``peak``.
         average: share of the fit's steps, its last, whose weights are averaged; 0 keeps the last ones.
         replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
             old ones, drawn at random.

@@ -1,18 +1,17 @@
-"""How a fit moves when its weights are warm: the learning rate of every step, and the average of the weights."""
+"""How a fit moves when its weights are warm: at the peak of the learning rate, to the average of the weights."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
-from torch.optim import Optimizer
 
-from al_lightning.fit_plan import FitPlan, Rate
+from al_lightning.fit_plan import FitPlan
 from al_lightning.rounds import take_schedulers
 
 _MOVED = ("lr", "momentum", "betas")
@@ -22,75 +21,49 @@ _MOVED = ("lr", "momentum", "betas")
 def shaping(plan: FitPlan) -> list[Callback]:
     """The callbacks that carry out a plan's ``rate`` and ``average``."""
     parts: list[Callback] = []
-    if plan.rate != "schedule":
-        parts.append(ShapedRate(plan.rate))
+    if plan.rate == "peak":
+        parts.append(PeakRate())
     if plan.average:
         parts.append(AverageWeights(plan.average))
     return parts
 
 
-class Curve(NamedTuple):
-    """What a scheduler would do: per step or epoch, the settings of every group of its optimiser."""
-
-    optimizer: Optimizer
-    points: list[list[dict[str, Any]]]
-
-    @classmethod
-    def of(cls, config: LRSchedulerConfig, count: int) -> Curve:
-        """Run a scheduler through on its own, and put it back."""
-        scheduler, optimizer = config.scheduler, config.scheduler.optimizer
-        points = []
-        with warnings.catch_warnings():
-            # No optimiser step comes in between, on purpose.
-            warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
-            for i in range(count):
-                points.append([{k: group[k] for k in _MOVED if k in group} for group in optimizer.param_groups])
-                if i + 1 < count:
-                    scheduler.step()  # type: ignore[call-arg]
-        return cls(optimizer, points)
-
-    @property
-    def peak(self) -> int:
-        """Where the first group's rate is highest, the first time."""
-        rates = [float(groups[0]["lr"]) for groups in self.points]
-        return rates.index(max(rates))
-
-    def set(self, point: int) -> None:
-        """Give the optimiser the settings of one point."""
-        for group, values in zip(self.optimizer.param_groups, self.points[point], strict=True):
-            group.update(values)
-
-
-class ShapedRate(Callback):
-    """Hold the learning rate at the peak of the user's schedule, or make its descent over the whole fit.
-
-    The user's schedulers are run through once as training starts, which tells what they do for any of them, and are
-    not stepped by Lightning then. A module without schedulers, or with ``ReduceLROnPlateau``, is left alone.
-
-    Sources of the shape: S. Hu et al., "MiniCPM", COLM 2024; A. Hägele et al., "Scaling laws and compute-optimal
-    training beyond fixed training durations", NeurIPS 2024 (constant rate, then a cooldown).
+def peak_of(config: LRSchedulerConfig, count: int) -> list[dict[str, Any]]:
+    """The settings of every group of the optimiser where a schedule's rate is highest, the first time.
 
     Args:
-        rate: ``peak`` or ``descent``.
+        config: of the scheduler, which is run through on its own and used up.
+        count: how often Lightning would step it.
+    """
+    groups = config.scheduler.optimizer.param_groups
+    peak: list[dict[str, Any]] = []
+    with warnings.catch_warnings():
+        # No optimiser step comes in between, on purpose.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        for i in range(count):
+            if not peak or groups[0]["lr"] > peak[0]["lr"]:
+                peak = [{name: group[name] for name in _MOVED if name in group} for group in groups]
+            if i + 1 < count:
+                config.scheduler.step()  # type: ignore[call-arg]
+    return peak
+
+
+class PeakRate(Callback):
+    """Hold the learning rate at the peak of the user's schedule.
+
+    The user's schedulers are run through once as training starts, which tells what any of them does, and are not
+    stepped by Lightning then. A module without schedulers, or with ``ReduceLROnPlateau``, is left alone.
+
+    Source: A. Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations", NeurIPS 2024:
+    a constant rate serves trainings of every length, and an average of the weights comes close to a cooldown.
     """
 
-    def __init__(self, rate: Rate) -> None:
-        self._rate, self._curves, self._steps = rate, list[Curve](), 1
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._steps = max(1, int(trainer.estimated_stepping_batches))
-        self._curves = []
         for config in take_schedulers(trainer):
-            each = self._steps if config.interval == "step" else trainer.max_epochs or 1
-            self._curves.append(Curve.of(config, max(1, each // config.frequency)))
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        done = min(1.0, trainer.global_step / self._steps) if self._rate == "descent" else 0.0
-        for curve in self._curves:
-            peak = curve.peak
-            curve.set(peak + int(done * (len(curve.points) - peak)))
+            each = trainer.estimated_stepping_batches if config.interval == "step" else trainer.max_epochs or 1
+            peak = peak_of(config, max(1, int(each) // config.frequency))
+            for group, settings in zip(config.scheduler.optimizer.param_groups, peak, strict=True):
+                group.update(settings)
 
 
 class AverageWeights(Callback):

@@ -58,7 +58,7 @@ ABLATION: dict[str, list[str]] = {
     # One lever, the rest as the baseline has it.
     "scoring_only": ["experiment=ordinary", "candidates=staggered", "candidates.share=0.12"],
     "warm_start_only": ["experiment=ordinary", "fit=frugal"],
-    "round_sizes_only": ["experiment=ordinary", "round_size=spread", "round_size.rounds=6"],
+    "round_sizes_only": ["experiment=ordinary", "round_size=spread", "~round_size.size", "round_size.rounds=6"],
     # All levers but one.
     "frugal_whole_pool": ["experiment=frugal", "candidates=whole"],
     "frugal_margin": ["experiment=frugal", "query=margin"],

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Length, Rate, Start, Weights, apply_start, frozen, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, Start, Weights, apply_start, frozen, snapshot, train_ids
 from al_lightning.fit_shape import shaping
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
@@ -20,7 +20,7 @@ from al_lightning.seeds import generator, number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
 AVERAGED = 0.7
-"""Share of a stable round's steps whose weights are averaged: all but the first, which still forget the last round."""
+"""Share of a stable fit's steps whose weights are averaged: all but the first ones, which still move away."""
 _START: dict[str, Start] = {
     "reset": "initial",
     "keep": "previous",
@@ -47,10 +47,10 @@ class WarmStart(RoundCallback):
             the Trainer's own. A share that comes to less than one epoch is one epoch over the new labels and as many
             old ones as make up the share.
         first_epochs: epochs of a round that starts cold, likewise.
-        stable: whether fits from warm weights divide the learning-rate schedule among them, as one long training would
-            (warmup, stable, decay: Hägele et al., 2024): rounds stay at its peak, and keep the average of the weights
-            they went through (Izmailov et al., 2018); the final fit makes the descent. Without it every fit runs
-            through the whole schedule.
+        stable: whether fits from warm weights are one long training in parts: they stay at the peak of the user's
+            learning-rate schedule and keep the average of the weights they went through, which takes the place of the
+            schedule's descent (Izmailov et al., 2018; Hägele et al., 2024). Without it every fit runs through the
+            whole schedule.
         replay: old records per new one under ``resume``.
         freeze: prefixes of parameter names that do not train once weights are warm.
         shrink: factor of the previous weights under ``shrink_perturb``.
@@ -111,8 +111,7 @@ class WarmStart(RoundCallback):
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
-            rate="peak" if self.stable else "schedule",
-            average=AVERAGED if self.stable else 0.0,
+            **self._shape(self.mode != "shrink_perturb"),
             replay=self.replay if self.mode == "resume" else None,
             freeze=self.freeze,
             shrink=self.shrink,
@@ -123,8 +122,11 @@ class WarmStart(RoundCallback):
         """The plan of the consolidating fit on all labels, nothing frozen."""
         if self.final is None:
             return None
-        rate: Rate = "descent" if self.stable and self.final == "previous" else "schedule"
-        return FitPlan(start=self.final, epochs=self.final_epochs, rate=rate, final=True)
+        shape = self._shape(self.final == "previous")
+        return FitPlan(start=self.final, epochs=self.final_epochs, final=True, **shape)
+
+    def _shape(self, warm: bool) -> dict[str, Any]:
+        return {"rate": "peak", "average": AVERAGED} if self.stable and warm else {}
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 
@@ -163,16 +165,9 @@ class WarmStart(RoundCallback):
         self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the learning rate where the plan says so."""
+        """Hold the learning rate where the plan says so."""
         for part in self._shaping:
             part.on_train_start(trainer, pl_module)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Set this step's learning rate."""
-        for part in self._shaping:
-            part.on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -35,7 +35,7 @@ class Novel(Strategy):
     """
 
     strategy: Strategy
-    weight: float = 0.4
+    weight: float = 0.3
     dims: int = 16
 
     def __post_init__(self) -> None:
