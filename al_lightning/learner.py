@@ -165,6 +165,10 @@ class ActiveLearner:
 
     def _train(self, run: Run) -> None:
         history = run.history
+        if run.saved.rounds and self._size(history) == 0 and self.policy.final_plan(history) is not None:
+            # No query follows that this round's model would be needed for: the final fit trains on its labels.
+            run.commit("finish", reasons=(self._reason(history) or _exhausted(history),))
+            return
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
         plan = self.policy.plan(history)
@@ -182,7 +186,7 @@ class ActiveLearner:
         if stalled is not None:
             self._restart(run, stalled, ())
             return
-        reason = next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
+        reason = self._reason(history)
         if reason is None:
             run.go_on("query")
         else:
@@ -305,6 +309,9 @@ class ActiveLearner:
 
     def _label_limits(self) -> list[int]:
         return [rule.labels for rule in self.stop if isinstance(rule, Budget) and rule.labels is not None]
+
+    def _reason(self, history: History) -> Reason | None:
+        return next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
 
     def _size(self, history: History) -> int:
         size = min(self.round_size(history), history.unlabelled)

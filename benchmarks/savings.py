@@ -175,7 +175,7 @@ def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Ro
         "settings": digest,
         "labels": len(result.labelled),
         **quality(parts.model, name, seed),
-        "rounds": sum(not record.final for record in result.history),
+        "rounds": len({record.round for record in result.history}),
         **{key: bill[key] for key in taken},
         "phases": {phase: line["flops"] for phase, line in bill["phases"].items()},
         **({"curve": curve} if curve else {}),
@@ -302,7 +302,9 @@ def report(table: Sequence[Row], claims: Sequence[Mapping[str, Any]]) -> None:
         print(f"{c['name']}: {c['value']:.3f} {c['op']} {c['target']}: {'holds' if c['holds'] else 'DOES NOT HOLD'}")
 
 
-def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1), only: Sequence[str] = ()) -> bool:
+def run(
+    name: str, *, quick: bool, part: tuple[int, int] = (0, 1), only: Sequence[str] = (), finished: bool = False
+) -> bool:
     """Make the runs, then write what came of them; returns whether every claim holds.
 
     Args:
@@ -310,6 +312,7 @@ def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1), only: Sequenc
         quick: a quarter of the labels, three seeds.
         part: ``(i, n)`` makes every n-th seed from the i-th only, and writes nothing: several processes share the work.
         only: makes the runs of these methods, and writes nothing.
+        finished: makes no run, and writes what is finished; the claim ``seeds`` then says what is missing.
     """
     scale = Scale.of(name, quick)
     folder = UNFINISHED / f"savings-{name}{'-quick' if quick else ''}"
@@ -319,13 +322,20 @@ def run(name: str, *, quick: bool, part: tuple[int, int] = (0, 1), only: Sequenc
         if i % part[1] != part[0]:
             continue
         for method in only or scale.methods:
-            rows.append(measure(name, scale, method, seed, folder / method / f"seed-{seed}"))
+            where = folder / method / f"seed-{seed}"
+            if finished and not (where / "row.json").exists() and (method, seed) not in committed(name):
+                continue
+            rows.append(measure(name, scale, method, seed, where))
             print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
     if part[1] > 1 or only:
         return True
+    made = {method: {row["seed"] for row in rows if row["method"] == method} for method in scale.methods}
+    seeds = set.intersection(*(made[m] for m in scale.methods if made[m]))
+    rows = [row for row in rows if row["seed"] in seeds]
     curves = {row["seed"]: row["curve"] for row in rows if row["method"] == "baseline"}
     rows = [{**row, "labels_to_match": round(labels_to_match(curves[row["seed"]], row["accuracy"]), 1)} for row in rows]
     claims, table = claims_of(rows), summarise(rows)
+    claims.append(claim("seeds", min(map(len, made.values())), ">=", len(scale.seeds)))
     report(table, claims)
     if quick:  # too few labels and seeds to claim anything from
         print(f"rows: {folder}")
@@ -342,6 +352,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a quarter of the labels, three seeds; claims nothing")
     parser.add_argument("--part", default="0/1", help="i/n: only every n-th seed, from the i-th; to share the work")
     parser.add_argument("--only", default="", help="method,method: make their runs, write no results")
+    parser.add_argument("--finished", action="store_true", help="make no run, write what is finished")
     options = parser.parse_args()
     first, count = map(int, options.part.split("/"))
     torch.set_num_threads(1)
@@ -349,7 +360,8 @@ def main() -> int:
     for message in ("classes .* have no labelled record", "You defined a `validation_step` but have no"):
         warnings.filterwarnings("ignore", message)
     only = tuple(filter(None, options.only.split(",")))
-    return 0 if run(options.protocol, quick=options.quick, part=(first, count), only=only) else 1
+    held = run(options.protocol, quick=options.quick, part=(first, count), only=only, finished=options.finished)
+    return 0 if held else 1
 
 
 if __name__ == "__main__":

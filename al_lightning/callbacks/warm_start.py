@@ -89,12 +89,12 @@ class WarmStart(RoundCallback):
             raise ValueError(f"WarmStart(mode={self.mode!r}): allowed are {', '.join(_START)}.")
         for name in ("epochs", "first_epochs", "final_epochs"):
             value = getattr(self, name)
-            if value is None or (isinstance(value, float) and value > 0):
+            if value is None or (isinstance(value, float) and 0 < value <= 1):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
                     f"WarmStart({name}={value!r}): allowed are a number of epochs (int, 1 or more), a share of the "
-                    "Trainer's own (float, more than 0), or None for the Trainer's own."
+                    "Trainer's own (float, 0 < share <= 1), or None for the Trainer's own."
                 )
         if self.replay < 0:
             raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")

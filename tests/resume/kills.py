@@ -31,7 +31,7 @@ def die() -> None:
 
 
 class Dies(Net):
-    """A module that dies in its third fit, or in its last."""
+    """A module that dies in its second fit, or in its third and last."""
 
     def __init__(self, point: str | None) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Dies(Net):
         self.fits += 1
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        if batch_idx == 1 and (self.point, self.fits) in {("training", 2), ("last fit", 4)}:
+        if batch_idx == 1 and (self.point, self.fits) in {("training", 2), ("last fit", 3)}:
             die()
         return super().training_step(batch, batch_idx)
 
