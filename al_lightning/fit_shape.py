@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 
+from al_lightning.errors import UnsupportedTrainer
 from al_lightning.fit_plan import FitPlan
 from al_lightning.rounds import take_schedulers
 
@@ -48,6 +49,16 @@ def peak_of(config: LRSchedulerConfig, count: int) -> list[dict[str, Any]]:
     return peak
 
 
+def _steps(trainer: L.Trainer) -> int:
+    """Optimiser steps of the fit, of one optimiser where there are several."""
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise UnsupportedTrainer(
+            "stable=True averages over the last part of a fit, and this Trainer has no end: give it max_epochs."
+        )
+    return max(1, int(steps))
+
+
 class PeakRate(Callback):
     """Hold the learning rate at the peak of the user's schedule.
 
@@ -59,9 +70,10 @@ class PeakRate(Callback):
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        steps = _steps(trainer)
         for config in take_schedulers(trainer):
-            each = trainer.estimated_stepping_batches if config.interval == "step" else trainer.max_epochs or 1
-            peak = peak_of(config, max(1, int(each) // config.frequency))
+            each = steps if config.interval == "step" else max(1, trainer.max_epochs or 1)
+            peak = peak_of(config, max(1, each // config.frequency))
             for group, settings in zip(config.scheduler.optimizer.param_groups, peak, strict=True):
                 group.update(settings)
 
@@ -80,7 +92,7 @@ class AverageWeights(Callback):
     """
 
     def __init__(self, share: float) -> None:
-        self._share, self._mean, self._count, self._seen = share, list[Tensor](), 0, 0
+        self._share, self._mean, self._count, self._batches = share, list[Tensor](), 0, 0
 
     @staticmethod
     def _weights(module: L.LightningModule) -> list[Tensor]:
@@ -88,23 +100,26 @@ class AverageWeights(Callback):
         return [*(p.detach() for p in module.parameters() if p.requires_grad), *floats]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._steps = int(trainer.estimated_stepping_batches)
-        self._mean, self._count, self._seen = [], 0, trainer.global_step
+        self._steps, self._step = _steps(trainer), 0
+        self._mean, self._count, self._batches = [], 0, 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step == self._seen or step <= (1 - self._share) * self._steps:
+        self._batches += 1
+        # Lightning steps after so many batches, and after an epoch's last one.
+        if self._batches % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return
-        self._seen = step
+        self._batches, self._step = 0, self._step + 1
+        if self._step <= (1 - self._share) * self._steps:
+            return
         weights = self._weights(pl_module)
         self._count += 1
         if self._mean:
             torch._foreach_lerp_(self._mean, weights, 1 / self._count)
         else:
             self._mean = [w.clone() for w in weights]
-        if step >= self._steps:
+        if self._step >= self._steps:
             self._keep(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

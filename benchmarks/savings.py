@@ -278,6 +278,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
         difference, half = paired(rows, method, "baseline")
         line = {
             "method": method,
+            "seeds": len(mine),
             **{key: mean(row[key] for row in mine) for key in ("labels", "accuracy", "macro_f1", "worst_recall")},
             "difference": difference,
             "ci": half,
@@ -330,8 +331,9 @@ def run(
     if part[1] > 1 or only:
         return True
     made = {method: {row["seed"] for row in rows if row["method"] == method} for method in scale.methods}
-    seeds = set.intersection(*(made[m] for m in scale.methods if made[m]))
-    rows = [row for row in rows if row["seed"] in seeds]
+    # Differences are paired with the baseline, and an interval takes two.
+    paired_with = {m for m in scale.methods if len(made[m] & made["baseline"]) > 1}
+    rows = [row for row in rows if row["method"] in paired_with and row["seed"] in made["baseline"]]
     curves = {row["seed"]: row["curve"] for row in rows if row["method"] == "baseline"}
     rows = [{**row, "labels_to_match": round(labels_to_match(curves[row["seed"]], row["accuracy"]), 1)} for row in rows]
     claims, table = claims_of(rows), summarise(rows)

@@ -207,6 +207,33 @@ def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_pat
         assert not torch.allclose(delivered[name], model.steps[-1][name])
 
 
+def test_the_average_goes_by_optimiser_steps(tmp_path: Path) -> None:
+    """Two batches a step, and the third of an epoch alone: 2 steps an epoch, 8 in all, the last 6 averaged."""
+
+    class Walk(Watched):
+        def on_train_start(self) -> None:
+            super().on_train_start()
+            self.steps: list[dict[str, Tensor]] = []
+
+        def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            super().optimizer_step(*args, **kwargs)
+            self.steps.append(snapshot(self))
+
+    model = Walk()
+    trainer = quiet(accumulate_grad_batches=2)
+    policy = WarmStart("keep", epochs=4, stable=True)
+    learner(tmp_path, trainer, round_size=Listed([12, 6]), fit=policy).fit(model, datamodule=pool_of())
+    assert len(model.steps) == 8
+    mean = torch.stack([weights["net.3.weight"] for weights in model.steps[2:]]).mean(0)
+    torch.testing.assert_close(snapshot(model)["net.3.weight"], mean)
+
+
+def test_a_stable_fit_needs_an_end(tmp_path: Path) -> None:
+    policy = WarmStart("keep", first_epochs=1, stable=True)
+    with pytest.raises(UnsupportedTrainer, match="has no end"):
+        learner(tmp_path, quiet(max_epochs=-1), fit=policy).fit(net(), datamodule=pool_of())
+
+
 def test_a_fit_without_schedule_is_left_alone_by_a_stable_policy(tmp_path: Path) -> None:
     model = Watched()
     result = learner(tmp_path, fit=WarmStart("keep", epochs=1, stable=True, final="previous")).fit(
