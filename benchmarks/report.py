@@ -31,15 +31,16 @@ def table(found: Mapping[str, Any]) -> str:
         f"{labels:,} labels; recipe: {recipe['epochs']} epochs, batches of {recipe['batch']}, "
         f"learning rate {recipe['learning_rate']:g}, {recipe['schedule']}.",
         "",
-        "| method | seeds | accuracy % | against the baseline | macro-F1 | worst class | labels to match | ρ | ρ in seconds "
-        "| rounds | trained | inferred |",
+        "| method | seeds | accuracy % | against the baseline | macro-F1 | worst class | labels to match | ρ "
+        "| ρ in seconds | rounds | trained | inferred |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in summary:
         lines.append(
-            f"| {r['method']} | {r['seeds']} | {r['accuracy']:.2f} | {r['difference']:+.2f} ± {r['ci']:.2f} | {r['macro_f1']:.2f} "
-            f"| {r['worst_recall']:.1f} | {r['labels_to_match']:,.0f} | {r['rho']:.2f} | {r['rho_seconds']:.2f} "
-            f"| {r['rounds']:.0f} | {r['records_trained']:,.0f} | {r['records_inferred']:,.0f} |"
+            f"| {r['method']} | {r['seeds']} | {r['accuracy']:.2f} | {r['difference']:+.2f} ± {r['ci']:.2f} "
+            f"| {r['macro_f1']:.2f} | {r['worst_recall']:.1f} | {r['labels_to_match']:,.0f} | {r['rho']:.2f} "
+            f"| {r['rho_seconds']:.2f} | {r['rounds']:.0f} | {r['records_trained']:,.0f} "
+            f"| {r['records_inferred']:,.0f} |"
         )
     lines += ["", "| claim | value | goal | |", "|---|---|---|---|"]
     for c in found["claims"]:
@@ -57,6 +58,7 @@ def picture(summary: Sequence[Row], path: Path, title: str) -> None:
         main = r["method"] in ("baseline", "frugal")
         axes.errorbar(r["rho"], r["difference"], yerr=r["ci"], fmt="o", color="C3" if main else "C0", capsize=3)
         axes.annotate(r["method"].replace("_", " "), (r["rho"], r["difference"]), (6, 4), textcoords="offset points")
+    axes.margins(x=0.15)
     axes.axvline(1, color="0.6", linestyle="--")
     axes.axhline(-0.5, color="0.6", linestyle=":")
     axes.set(
@@ -64,6 +66,8 @@ def picture(summary: Sequence[Row], path: Path, title: str) -> None:
         xlabel="ρ: all compute / one training on the final labels",
         ylabel="accuracy against the baseline, points",
         title=title,
+        xticks=[1, 2, 5, 10],
+        xticklabels=["1", "2", "5", "10"],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
