@@ -29,6 +29,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf, open_dict
+from torch.utils.flop_counter import FlopCounterMode
 
 from al_lightning.cli.build import be_quiet, build, register_resolvers
 from al_lightning.cli.paths import config_dir
@@ -45,6 +46,9 @@ SEEDS = {"letter": range(100, 120), "banking77": range(100, 120)}
 FEW_SEEDS = range(100, 105)
 EQUAL = -0.5
 """Points of accuracy that the paired difference's interval may reach down to."""
+
+CLUSTERS = 64
+"""Of the representatives; few, since clusters are dear beside models as small as these."""
 
 MAIN: dict[str, list[str]] = {
     "everything": ["experiment=everything"],
@@ -66,8 +70,13 @@ ABLATION: dict[str, list[str]] = {
     "frugal_reset": ["experiment=frugal", "fit=reset"],
     "frugal_without_final_fit": ["experiment=frugal", "fit.final=null"],
     "frugal_baseline_rounds": ["experiment=frugal", "round_size=fixed"],
-    # Clusters against chance, at equal all-in compute: the clusters' share of the pool is smaller by their own cost.
-    "representatives": ["experiment=ordinary", "candidates=representatives", "candidates.share=0.1"],
+    # Clusters against chance at equal all-in compute: chance infers as many more records as the clusters cost.
+    "representatives": [
+        "experiment=ordinary",
+        "candidates=representatives",
+        "candidates.share=0.1",
+        f"candidates.n_clusters={CLUSTERS}",
+    ],
     "random_candidates": ["experiment=ordinary", "candidates=random_share", "candidates.share=0.1"],
 }
 WITH_ABLATION = ("letter", "banking77")
@@ -140,7 +149,21 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
             cfg.round_size = {"_target_": "al_lightning.Fixed", "size": scale.step, "first": scale.first}
         elif cfg.round_size._target_ == "al_lightning.Doubling":
             cfg.round_size.first = scale.first
+        if method == "random_candidates":
+            cfg.candidates.share = round(cfg.candidates.share + clusters_as_share(name, scale), 4)
     return cfg
+
+
+def clusters_as_share(name: str, scale: Scale) -> float:
+    """The share of the pool that could be inferred every round for what clustering it once costs."""
+    records, _ = pool_and_test(name, 0)
+    x = records.tensors[0]
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        PROTOCOLS[name].model()(x[:1])
+    size, width = len(x), x[0].numel()
+    clustering = 2 * CLUSTERS * width * (10 * min(size, 64 * CLUSTERS) + size)  # as features.cluster.kmeans says
+    scored = sum(size - labelled for labelled in range(scale.first, scale.labels, scale.step))
+    return float(clustering / (counter.get_total_flops() * scored))
 
 
 def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Row:

@@ -106,3 +106,17 @@ def test_the_long_tail_falls_fifty_to_one() -> None:
     assert sizes[12] / sizes[25] == pytest.approx(50**0.52, rel=0.15)  # geometric: the middle is near the root
     assert torch.bincount(found.y_test, minlength=26).min() > 100
     assert torch.bincount(long_tail(8).y).tolist() != torch.bincount(found.y).tolist()  # other classes are rare
+
+
+def test_chance_gets_the_compute_of_the_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def arrays(seed: int) -> Arrays:
+        return Arrays(torch.randn(200, 16), torch.zeros(200).long(), torch.randn(1, 16), torch.zeros(1).long())
+
+    monkeypatch.setattr("benchmarks.savings.CLUSTERS", 5)
+    tiny = Protocol(arrays, PROTOCOLS["letter"].model, labels=40, first=10, step=10)
+    monkeypatch.setitem(PROTOCOLS, "tiny", tiny)
+    scale = Scale(labels=40, first=10, step=10, seeds=[0], methods={})
+    forward = 2 * (16 * 256 + 256 * 256 + 256 * 26)
+    clustering = 2 * 5 * 16 * (10 * 200 + 200)
+    scored = (200 - 10) + (200 - 20) + (200 - 30)
+    assert savings.clusters_as_share("tiny", scale) == pytest.approx(clustering / (forward * scored))
