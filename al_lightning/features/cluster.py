@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from al_lightning.errors import BadScores, PoolError
-
-_BLOCK = 1 << 22
-"""Numbers read at once: 16 MiB of float32."""
+from al_lightning.features.blocks import row_blocks
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def kmeans(
     n, width = features.shape
     if not 1 <= n_clusters <= n:
         raise PoolError(f"{n_clusters} clusters of {n} records; allowed: 1 to {n}. Ask for fewer clusters.")
-    blocks = [slice(start, start + max(1, _BLOCK // width)) for start in range(0, n, max(1, _BLOCK // width))]
+    blocks = row_blocks(n, width)
     _check_finite(features, blocks)
 
     sample = np.arange(n)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_BLOCK = 1 << 22
-"""Numbers read at once: 16 MiB of float32."""
+from al_lightning.features.blocks import row_blocks
 
 
 def project(features: np.ndarray, dims: int, *, seed: int) -> tuple[np.ndarray, float]:
@@ -24,9 +23,7 @@ def project(features: np.ndarray, dims: int, *, seed: int) -> tuple[np.ndarray, 
         return np.ascontiguousarray(features, dtype=np.float32), 0.0
     matrix = np.random.default_rng(seed).normal(scale=dims**-0.5, size=(width, dims)).astype(np.float32)
     projected = np.empty((n, dims), dtype=np.float32)
-    rows = max(1, _BLOCK // width)
-    for start in range(0, n, rows):
-        block = slice(start, start + rows)
+    for block in row_blocks(n, width):
         projected[block] = np.asarray(features[block], dtype=np.float32) @ matrix
     return projected, 2.0 * n * width * dims
 

@@ -180,21 +180,22 @@ def test_stable_fits_stay_at_the_peak(tmp_path: Path, model_class: Any, by_hand:
         assert rates == pytest.approx([max(one_cycle(epochs if by_epoch else 3 * epochs))] * (3 * epochs))
 
 
+class Walk(Watched):
+    """Notes the weights after every step."""
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.steps: list[dict[str, Tensor]] = []
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.steps.append(snapshot(self))
+
+    def on_validation_start(self) -> None:
+        self.validated = snapshot(self)
+
+
 def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_path: Path) -> None:
-    class Walk(Watched):
-        """Notes the weights after every step."""
-
-        def on_train_start(self) -> None:
-            super().on_train_start()
-            self.steps: list[dict[str, Tensor]] = []
-
-        def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            super().optimizer_step(*args, **kwargs)
-            self.steps.append(snapshot(self))
-
-        def on_validation_start(self) -> None:
-            self.validated = snapshot(self)
-
     model = Walk()
     policy = WarmStart("keep", epochs=4, stable=True)
     learner(tmp_path, round_size=Listed([12, 6]), fit=policy).fit(model, datamodule=pool_of())
@@ -209,15 +210,6 @@ def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_pat
 
 def test_the_average_goes_by_optimiser_steps(tmp_path: Path) -> None:
     """Two batches a step, and the third of an epoch alone: 2 steps an epoch, 8 in all, the last 6 averaged."""
-
-    class Walk(Watched):
-        def on_train_start(self) -> None:
-            super().on_train_start()
-            self.steps: list[dict[str, Tensor]] = []
-
-        def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            super().optimizer_step(*args, **kwargs)
-            self.steps.append(snapshot(self))
 
     model = Walk()
     trainer = quiet(accumulate_grad_batches=2)

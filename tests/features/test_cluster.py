@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from al_lightning.errors import BadScores, PoolError
-from al_lightning.features import cluster
+from al_lightning.features import blocks
 from al_lightning.features.cluster import kmeans
 
 
@@ -47,7 +47,7 @@ def test_same_seed_same_clusters_other_seed_others(digits, n):
 def test_blocks_float16_and_memory_map_do_not_change_the_answer(digits, monkeypatch, tmp_path):
     expected = kmeans(digits, 20, seed=0).assignments  # pixel values are exact in float16
     np.save(tmp_path / "features.npy", digits.astype(np.float16))
-    monkeypatch.setattr(cluster, "_BLOCK", 64 * 100)
+    monkeypatch.setattr(blocks, "_BLOCK", 64 * 100)
     found = kmeans(np.load(tmp_path / "features.npy", mmap_mode="r"), 20, seed=0).assignments
     assert (found == expected).mean() > 0.99  # a tie between two centroids may fall either way
 
