@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +28,12 @@ class FitPlan:
     Args:
         start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those shrunk and
             perturbed.
-        epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that comes
-            to less than one epoch is one epoch over all new labels and as many old ones as make up the share.
+        epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that does
+            not come to whole epochs is rounded up to them, and each goes over all new labels and as many old ones as
+            make up the share.
         rate: the learning rate follows the user's ``schedule``, or stays at its ``peak``.
         average: share of the fit's steps, its last, whose weights are averaged; 0 keeps the last ones.
+        moments: whether the optimiser's state is kept for the next fit and, from ``previous`` weights, gone on with.
         replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
             old ones, drawn at random.
         freeze: prefixes of parameter names that do not train.
@@ -43,6 +46,7 @@ class FitPlan:
     epochs: int | float | None = None
     rate: Rate = "schedule"
     average: float = 0.0
+    moments: bool = False
     replay: float | None = None
     freeze: tuple[str, ...] = ()
     shrink: float = 0.4
@@ -83,9 +87,12 @@ class Length:
                     "max_epochs, pass ActiveLearner(recipe_epochs=...), or give epochs as a whole number."
                 )
             wanted = epochs * recipe
-            epochs = max(1, round(wanted))
-            if wanted < 1 and replay is None and 0 < new < labelled:
-                replay = max(0.0, wanted * labelled - new) / new
+            if replay is None and 0 < new < labelled:
+                epochs = max(1, math.ceil(wanted - 1e-9))
+                if wanted < epochs:
+                    replay = max(0.0, wanted / epochs * labelled - new) / new
+            else:
+                epochs = max(1, round(wanted))
         return cls(epochs=epochs, replay=replay)
 
 

@@ -15,13 +15,22 @@ from al_lightning.errors import UnsupportedTrainer
 from al_lightning.fit_plan import FitPlan
 from al_lightning.rounds import take_schedulers
 
+Moments = list[dict[str, Any]]
+"""What a fit's optimisers leave for the next fit: see :class:`KeepMoments`."""
 _MOVED = ("lr", "momentum", "betas")
 """What PyTorch's schedulers change in an optimiser's groups; OneCycleLR cycles the momentum too."""
 
 
-def shaping(plan: FitPlan) -> list[Callback]:
-    """The callbacks that carry out a plan's ``rate`` and ``average``."""
+def shaping(plan: FitPlan, moments: Moments | None = None) -> list[Callback]:
+    """The callbacks that carry out a plan's ``rate``, ``average`` and ``moments``.
+
+    Args:
+        plan: of the fit.
+        moments: what the fit before left, if it did.
+    """
     parts: list[Callback] = []
+    if plan.moments:
+        parts.append(KeepMoments(moments if plan.start == "previous" else None))
     if plan.rate == "peak":
         parts.append(PeakRate())
     if plan.average:
@@ -57,6 +66,48 @@ def _steps(trainer: L.Trainer) -> int:
             "stable=True averages over the last part of a fit, and this Trainer has no end: give it max_epochs."
         )
     return max(1, int(steps))
+
+
+class KeepMoments(Callback):
+    """Go on with the state of the optimisers that an earlier fit left, and keep this fit's.
+
+    An adaptive optimiser that starts anew knows the gradient's size from a step or two: at the peak of a schedule its
+    first steps throw warm weights about. State is taken over where the optimisers hold parameters of the same shapes,
+    and left where they do not, as after thawing what was frozen. Settings, such as the rate, are the new fit's.
+
+    Args:
+        moments: what :attr:`kept` was after the fit before; None: nothing to go on with.
+
+    Attributes:
+        kept: per optimiser, the shapes of its parameters and its state, on the CPU; None before a fit has ended.
+    """
+
+    def __init__(self, moments: Moments | None = None) -> None:
+        self._before = moments
+        self.kept: Moments | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for optimizer, before in zip(trainer.optimizers, self._before or [], strict=False):
+            if before["shapes"] == _shapes(optimizer):
+                now = optimizer.state_dict()
+                optimizer.load_state_dict({**now, "state": before["state"]})
+        self._before = None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.kept = [
+            {"shapes": _shapes(optimizer), "state": _on_cpu(optimizer.state_dict()["state"])}
+            for optimizer in trainer.optimizers
+        ]
+
+
+def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    return [list(p.shape) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return state.detach().cpu().clone() if isinstance(state, Tensor) else state
 
 
 class PeakRate(Callback):

@@ -17,6 +17,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
+from al_lightning.fit_shape import Moments
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
@@ -183,6 +184,18 @@ class Run:
         )
 
     @property
+    def score_cost(self) -> float | None:
+        """FLOPs of inferring a record / FLOPs that the declared recipe spends on a label; None while unknown.
+
+        Before the first scoring a forward pass counts as a third of a training pass.
+        """
+        train, labels = self.flops.per_record.get("train"), len(self.pool.labelled)
+        records = self._recipe(labels) if labels else None
+        if not train or not records:
+            return None
+        return self.flops.per_record.get("forward", train / 3) * labels / (records * train)
+
+    @property
     def history(self) -> History:
         """What decisions are made from; the same on every rank."""
         return History(
@@ -245,6 +258,17 @@ class Run:
     def write_weights(self, path: str, weights: Weights) -> str:
         """Write weights; :meth:`read_weights` reads them back without pickle's dangers."""
         return self.write(path, lambda file: torch.save(dict(weights), file))
+
+    def write_moments(self, path: str, moments: Moments) -> str:
+        """Write what a fit's optimisers leave for the next one."""
+        return self.write(path, lambda file: torch.save(moments, file))
+
+    def read_moments(self) -> Moments | None:
+        """What the last fit's optimisers left, if it did."""
+        if "moments" not in self.saved.files:
+            return None
+        moments: Moments = torch.load(self.folder / self.saved.files["moments"], map_location="cpu", weights_only=True)
+        return moments
 
     def read_weights(self, name: str) -> dict[str, torch.Tensor]:
         """Weights that a commit has named."""

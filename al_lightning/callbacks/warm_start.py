@@ -12,14 +12,14 @@ from lightning.pytorch.callbacks import Callback
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
 from al_lightning.fit_plan import FitPlan, Length, Start, Weights, apply_start, frozen, snapshot, train_ids
-from al_lightning.fit_shape import shaping
+from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import set_epochs
 from al_lightning.seeds import generator, number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
-AVERAGED = 0.7
+AVERAGED = 0.85
 """Share of a stable fit's steps whose weights are averaged: all but the first ones, which still move away."""
 _START: dict[str, Start] = {
     "reset": "initial",
@@ -44,13 +44,13 @@ class WarmStart(RoundCallback):
             with ``replay`` times as many old ones (continual active learning, Das et al., 2023). No default: plain
             warm starting costs accuracy on some models, resetting costs compute on all.
         epochs: epochs of a round that starts warm: a number (int), a share of the Trainer's own (float), or None for
-            the Trainer's own. A share that comes to less than one epoch is one epoch over the new labels and as many
-            old ones as make up the share.
+            the Trainer's own. A share that does not come to whole epochs is rounded up to them, and each goes over
+            the new labels and as many old ones as make up the share.
         first_epochs: epochs of a round that starts cold, likewise.
         stable: whether fits from warm weights are one long training in parts: they stay at the peak of the user's
-            learning-rate schedule and keep the average of the weights they went through, which takes the place of the
-            schedule's descent (Izmailov et al., 2018; Hägele et al., 2024). Without it every fit runs through the
-            whole schedule.
+            learning-rate schedule, go on with the optimiser's state, and keep the average of the weights they went
+            through, which takes the place of the schedule's descent (Izmailov et al., 2018; Hägele et al., 2024).
+            Without it every fit runs through the whole schedule with a new optimiser.
         replay: old records per new one under ``resume``.
         freeze: prefixes of parameter names that do not train once weights are warm.
         shrink: factor of the previous weights under ``shrink_perturb``.
@@ -60,6 +60,9 @@ class WarmStart(RoundCallback):
         final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
+        rho: what the run may spend in all, as rho: the consolidating fit trains for what is left of it, up to the whole
+            recipe, and for ``final_epochs`` at least. None, or where rho is not known: ``final_epochs``. Validation
+            within that fit comes on top.
 
     Raises:
         ValueError: a value out of range.
@@ -76,9 +79,11 @@ class WarmStart(RoundCallback):
     gate: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
+    rho: float | None = None
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)
     _shaping: list[Callback] = field(default_factory=list, init=False, repr=False)
+    _moments: Moments | None = field(default=None, init=False, repr=False)
     _fits: int = field(default=0, init=False, repr=False)
     _labelled: int = field(default=0, init=False, repr=False)
     _frozen: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
@@ -102,12 +107,17 @@ class WarmStart(RoundCallback):
             raise ValueError(f"WarmStart(gate={self.gate}): an agreement, allowed: 0 < gate <= 1, or None.")
         if self.final not in (None, "initial", "previous"):
             raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
+        if self.rho is not None and not (self.rho > 0 and self.final and isinstance(self.final_epochs, float)):
+            raise ValueError(
+                f"WarmStart(rho={self.rho}): a number above 0; it lengthens the consolidating fit, so it needs final= "
+                "and, as the shortest it may be, final_epochs= as a share (float) of the Trainer's own."
+            )
 
     def plan(self, history: History) -> FitPlan:
         """The plan of the next round's fit; a pure function of the history."""
         warm = bool(history.rounds) and self.mode != "reset" and is_stable(history, self.gate)
         if not warm:
-            return FitPlan(start="initial", epochs=self.first_epochs)
+            return FitPlan(start="initial", epochs=self.first_epochs, moments=self.stable)
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
@@ -122,11 +132,14 @@ class WarmStart(RoundCallback):
         """The plan of the consolidating fit on all labels, nothing frozen."""
         if self.final is None:
             return None
+        epochs, spent = self.final_epochs, history.bill.rho
+        if self.rho is not None and isinstance(epochs, float) and spent is not None:
+            epochs = min(1.0, max(epochs, self.rho - spent))
         shape = self._shape(self.final == "previous")
-        return FitPlan(start=self.final, epochs=self.final_epochs, final=True, **shape)
+        return FitPlan(start=self.final, epochs=epochs, final=True, **shape)
 
     def _shape(self, warm: bool) -> dict[str, Any]:
-        return {"rate": "peak", "average": AVERAGED} if self.stable and warm else {}
+        return {"rate": "peak", "average": AVERAGED, "moments": True} if self.stable and warm else {}
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 
@@ -140,7 +153,7 @@ class WarmStart(RoundCallback):
                 "measure: use ActiveLearner(fit=WarmStart(...), stop_set=...), or gate=None."
             )
         if self.new_loop(trainer):
-            self._initial, self._fits, self._labelled = {}, 0, 0
+            self._initial, self._fits, self._labelled, self._moments = {}, 0, 0, None
         self._plan = self.plan(self._own_history())
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
         labelled = pool.labelled if isinstance(pool, PoolDataModule) else ()
@@ -149,7 +162,7 @@ class WarmStart(RoundCallback):
         length = Length.of(self._plan, recipe=own, labelled=len(labelled), new=new)
         if length.epochs is not None:
             set_epochs(trainer, length.epochs)
-        self._shaping = shaping(self._plan)
+        self._shaping = shaping(self._plan, self._moments)
         # Here and not later: schedulers ask for the number of batches before on_fit_start.
         if length.replay is not None:
             if not isinstance(pool, PoolDataModule):
@@ -177,9 +190,11 @@ class WarmStart(RoundCallback):
             part.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the average, should the fit have ended early."""
+        """Keep the average, should the fit have ended early, and the optimiser's state."""
         for part in self._shaping:
             part.on_train_end(trainer, pl_module)
+            if isinstance(part, KeepMoments):
+                self._moments = part.kept
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Count the fit and undo what was only for it."""

@@ -25,10 +25,14 @@ class Staggered(CandidateSelector):
     Args:
         share: fraction of the unlabelled records to infer, ``0 < share <= 1``. Never fewer than the query needs.
         best: fraction of them taken by their last score, ``0 <= best < 1``. Strategies without a score leave it out.
+        spend: what scoring may cost over the run, as a fraction of one training on the labels it buys. Of a large pool
+            that is less than ``share``, and rho does not grow with the pool. None, or where the price of scoring is
+            not known (a hand-written loop, a Trainer without a limit on epochs): ``share`` alone decides.
     """
 
     share: float
     best: float = 0.25
+    spend: float | None = None
 
     def __post_init__(self) -> None:
         check_share(self.share, type(self).__name__)
@@ -38,11 +42,16 @@ class Staggered(CandidateSelector):
                 "With nothing but the best, most of the pool would never be looked at."
             )
 
+        if self.spend is not None and not self.spend > 0:
+            raise ValueError(f"Staggered(spend={self.spend}): a fraction of one training, allowed: above 0, or None.")
+
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
     ) -> tuple[np.ndarray, State]:
         ids = view.unlabelled
         count, ties = share_to_count(self.share, view, size), rng.random(len(ids))
+        if self.spend is not None and view.score_cost:
+            count = min(count, max(size, int(self.spend * size / view.score_cost)))
         scores = view.scores[ids]
         known = np.count_nonzero(~np.isnan(scores))
         by_score = np.lexsort((ties, -scores))[: min(known, int(self.best * count))]  # NaN sorts last

@@ -194,13 +194,14 @@ class PoolDataModule(L.LightningDataModule):
         """Raise PoolChanged unless the dataset begins with the records that ``taken`` saw."""
         fingerprint.check(taken, self.size, self.keys, self.read_input)
 
-    def view(self, *, round: int = 0, features: Any = None) -> PoolView:
+    def view(self, *, round: int = 0, features: Any = None, score_cost: float | None = None) -> PoolView:
         """The read-only view that selectors and strategies get.
 
         Args:
             round: queries committed so far.
             features: a run's :class:`~al_lightning.features.provider.Features`, which are on its bill; without one, the
                 view has the user's array, if there is one.
+            score_cost: see :class:`~al_lightning.pool.view.PoolView`.
         """
         state = self._ready()
         own = (lambda: self.features) if hasattr(self.features, "shape") else None
@@ -211,6 +212,7 @@ class PoolDataModule(L.LightningDataModule):
             labelled=state.labelled,
             scores=state.scores,
             score_rounds=state.score_rounds,
+            score_cost=score_cost,
             load_features=features.get if features is not None else own,
             load_clusters=features.clusters if features is not None else None,
             load_projected=features.projected if features is not None else None,

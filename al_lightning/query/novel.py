@@ -36,7 +36,7 @@ class Novel(Strategy):
 
     strategy: Strategy
     weight: float = 0.3
-    dims: int = 16
+    dims: int = 8
 
     def __post_init__(self) -> None:
         if "score" not in self.strategy.columns:

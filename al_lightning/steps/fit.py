@@ -21,7 +21,7 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import UnsupportedModel
 from al_lightning.fit_plan import FitPlan, Length, frozen, load
-from al_lightning.fit_shape import shaping
+from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -38,6 +38,7 @@ class Outcome:
     stalled: Reason | None
     best_model_path: str
     loop_seconds: float
+    moments: Moments | None
 
 
 class _KeepBest(Callback):
@@ -91,6 +92,7 @@ def run_fit(
     ids: np.ndarray | None = None,
     stall: StallDetection | None = None,
     note: Note | None = None,
+    moments: Moments | None = None,
 ) -> Outcome:
     """Fit the model, which already has its start weights, on a fresh copy of the Trainer.
 
@@ -110,6 +112,7 @@ def run_fit(
         ids: ids to train on; None: all labelled.
         stall: watches the fit and may abort it.
         note: told of the work so far, about once a second.
+        moments: what the fit before left of its optimisers, if the plan asks for it.
     """
     trainer = fresh_trainer(
         source,
@@ -124,7 +127,8 @@ def run_fit(
     # The learner decides itself what these would decide in a hand-written loop.
     kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
     # Checkpoints stay last, where Lightning puts them.
-    trainer.callbacks = [*shaping(plan), meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
+    shape = shaping(plan, moments)
+    trainer.callbacks = [*shape, meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
     pool.train_ids = ids
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
@@ -145,6 +149,7 @@ def run_fit(
         stalled=stalled,
         best_model_path=best.path,
         loop_seconds=meter.train_seconds,
+        moments=next((part.kept for part in shape if isinstance(part, KeepMoments)), None),
     )
 
 

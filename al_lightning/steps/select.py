@@ -29,7 +29,7 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
         size: how many.
     """
     features = Features(run)
-    view = run.pool.view(round=run.round, features=features)
+    view = run.pool.view(round=run.round, features=features, score_cost=run.score_cost)
     effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0}}
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}

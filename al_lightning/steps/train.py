@@ -47,6 +47,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         ids=ids,
         stall=stall,
         note=run.note_in_flight,
+        moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
     )
     run.last = outcome
     return outcome
@@ -62,6 +63,8 @@ def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord
     run.spend(*outcome.entries)
     folder = _folder(run, plan)
     files = {"weights": run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
+    if outcome.moments is not None and not plan.final:
+        files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
     meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}

@@ -88,7 +88,7 @@ def test_a_finished_row_is_read_not_made_again(tmp_path: Path, monkeypatch: pyte
     except Exception as error:
         pytest.skip(f"no letter data here: {error}")
     first = measure("letter", small, "frugal", 0, tmp_path / "run")
-    assert (first["labels"], first["rounds"]) == (60, 10)
+    assert (first["labels"], first["rounds"]) == (60, 7)
     monkeypatch.setattr(savings, "build", lambda *a: pytest.fail("made again"))
     assert measure("letter", small, "frugal", 0, tmp_path / "run") == first
     other = Scale(labels=50, first=20, step=20, seeds=[0], methods=small.methods)

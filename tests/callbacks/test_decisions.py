@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,3 +191,18 @@ def test_the_final_fit() -> None:
     assert WarmStart("keep").final_plan(history([1])) is None
     plan = WarmStart("keep", freeze=("a",), final="initial", final_epochs=9).final_plan(history([1]))
     assert plan == FitPlan(start="initial", epochs=9, final=True)
+
+
+@pytest.mark.parametrize(("spent", "epochs"), [(0.0, 0.9), (0.5, 0.4), (0.8, 0.25), (3.0, 0.25), (None, 0.25)])
+def test_the_final_fit_gets_what_is_left_of_rho(spent: float | None, epochs: float) -> None:
+    lines = {"train": Line(records=1, flops=spent or 0.0, seconds=1.0)}
+    bill = Bill(lines=lines, reference=None if spent is None else Line(records=1, flops=1.0, seconds=1.0))
+    plan = WarmStart("keep", final="previous", final_epochs=0.25, rho=0.9).final_plan(replace(history([1]), bill=bill))
+    assert plan is not None
+    assert plan.epochs == pytest.approx(epochs)
+
+
+def test_what_is_left_of_rho_is_at_most_a_whole_recipe() -> None:
+    plan = WarmStart("keep", final="previous", final_epochs=0.25, rho=9.0).final_plan(history([1]))
+    assert plan is not None
+    assert plan.epochs in (1.0, 0.25)

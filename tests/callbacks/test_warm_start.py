@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
 from al_lightning.fit_plan import FitPlan, apply_start, frozen, load, reinitialise, snapshot
-from al_lightning.query import Margin
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.query import Margin, Random
 from al_lightning.round_size import Listed
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import score
@@ -203,21 +206,94 @@ def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_pat
     assert same(delivered, model.validated)  # what is logged is of what is kept
     assert len(model.steps) == 12
     for name in ("net.0.weight", "net.3.bias", "net.1.running_mean"):
-        mean = torch.stack([weights[name] for weights in model.steps[3:]]).mean(0)  # the last 70 %
+        mean = torch.stack([weights[name] for weights in model.steps[1:]]).mean(0)  # the last 85 %
         torch.testing.assert_close(delivered[name], mean)
         assert not torch.allclose(delivered[name], model.steps[-1][name])
 
 
 def test_the_average_goes_by_optimiser_steps(tmp_path: Path) -> None:
-    """Two batches a step, and the third of an epoch alone: 2 steps an epoch, 8 in all, the last 6 averaged."""
+    """Two batches a step, and the third of an epoch alone: 2 steps an epoch, 8 in all, the last 7 averaged."""
 
     model = Walk()
     trainer = quiet(accumulate_grad_batches=2)
     policy = WarmStart("keep", epochs=4, stable=True)
     learner(tmp_path, trainer, round_size=Listed([12, 6]), fit=policy).fit(model, datamodule=pool_of())
     assert len(model.steps) == 8
-    mean = torch.stack([weights["net.3.weight"] for weights in model.steps[2:]]).mean(0)
+    mean = torch.stack([weights["net.3.weight"] for weights in model.steps[1:]]).mean(0)
     torch.testing.assert_close(snapshot(model)["net.3.weight"], mean)
+
+
+class Adam(Watched):
+    """Keeps what its optimiser knows at the start and the end of every fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: list[tuple[dict[int, Any], dict[int, Any]]] = []
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.01)
+
+    def _state(self) -> dict[int, Any]:
+        return copy.deepcopy(self.trainer.optimizers[0].state_dict()["state"])
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.began = self._state()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.known.append((self.began, self._state()))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_stable_fits_go_on_with_the_optimisers_state(tmp_path: Path, by_hand: bool) -> None:
+    model = Adam()
+    policy = WarmStart("keep", epochs=1, first_epochs=2, stable=True)
+    if by_hand:
+        rounds_by_hand(policy, model)
+    else:
+        learner(tmp_path, fit=policy).fit(model, datamodule=pool_of())
+    assert model.known[0][0] == {}
+    for (_, before), (begins, _) in pairwise(model.known):
+        assert before.keys() == begins.keys() != set()
+        for key, state in before.items():
+            assert all(torch.equal(state[name], begins[key][name]) for name in state)
+
+
+def test_a_new_optimiser_every_round_unless_stable(tmp_path: Path) -> None:
+    model = Adam()
+    learner(tmp_path, fit=WarmStart("keep", epochs=1)).fit(model, datamodule=pool_of())
+    assert [begins for begins, _ in model.known] == [{}, {}, {}]
+
+
+def test_state_of_other_parameters_is_left(tmp_path: Path) -> None:
+    """Frozen from the second fit on, by a module that only gives its optimiser what trains."""
+
+    class Late(Adam):
+        def on_fit_start(self) -> None:
+            self.net[0].requires_grad_(not self.fits)
+
+        def configure_optimizers(self) -> Any:
+            frozen_now = [self.net[0].weight, self.net[0].bias] if self.fits else []
+            kept = [p for p in self.parameters() if all(p is not f for f in frozen_now)]
+            return torch.optim.Adam(kept, lr=0.01)
+
+    model = Late()
+    learner(tmp_path, fit=WarmStart("keep", epochs=1, stable=True)).fit(model, datamodule=pool_of())
+    begins = [begins for begins, _ in model.known]
+    assert begins[1] == {}
+    assert begins[2].keys() == model.known[1][1].keys() != set()
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.parametrize(("rho", "spent"), [(0.5, 0.5), (0.93, 0.93), (0.1, 0.325), (5.0, 1.125)])
+def test_the_last_fit_trains_for_what_is_left_of_rho(tmp_path: Path, rho: float, spent: float) -> None:
+    """An epoch over 30 and one over 45 of 60 records are an eighth of ten; at least 0.2 and at most 1 come on top."""
+    policy = WarmStart("keep", first_epochs=0.1, epochs=0.1, final="previous", final_epochs=0.2, rho=rho)
+    parts: dict[str, Any] = {"fit": policy, "query": Random(), "round_size": Listed([30, 15, 15])}
+    pool = PoolDataModule(blobs(60), task="multiclass", batch_size=8)
+    result = learner(tmp_path, quiet(max_epochs=10), **parts).fit(net(), datamodule=pool)
+    assert result.rho == pytest.approx(spent, abs=0.01)
 
 
 def test_a_stable_fit_needs_an_end(tmp_path: Path) -> None:

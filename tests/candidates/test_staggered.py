@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from al_lightning import Budget, Fixed, PoolDataModule
 from al_lightning.candidates import Staggered
+from tests.helpers import blobs, learner, net, quiet
 
 
 def scored(view, ids, scores, round):
@@ -47,6 +51,31 @@ def test_turns_are_drawn(make_view):
 def test_nothing_but_the_best_is_refused(best):
     with pytest.raises(ValueError, match=rf"Staggered\(best={best}\).*0 <= best < 1"):
         Staggered(0.2, best=best)
+
+
+def test_of_a_large_pool_no_more_is_inferred_than_it_may_cost(make_view):
+    """Scoring costs a fiftieth of what a label's training does; a fifth of that training is ten records a label."""
+    view = replace(make_view(1000), score_cost=0.02)
+    assert len(propose(Staggered(0.5, spend=0.2), view, size=7)) == 70
+    assert len(propose(Staggered(0.05, spend=0.2), view, size=7)) == 50  # the share is less
+    assert len(propose(Staggered(0.5, spend=0.001), view, size=7)) == 7  # a query must be possible
+    assert len(propose(Staggered(0.5), view, size=7)) == 500
+    assert len(propose(Staggered(0.5, spend=0.2), make_view(1000), size=7)) == 500  # no price is known
+
+
+@pytest.mark.parametrize("spend", [0, -1.0])
+def test_nothing_cannot_be_spent(spend):
+    with pytest.raises(ValueError, match=rf"Staggered\(spend={spend}\).*above 0"):
+        Staggered(0.2, spend=spend)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_scoring_costs_what_was_to_be_spent(tmp_path):
+    """By the bill of a real run: a tenth of one training on the labels that were bought by scores."""
+    pool = PoolDataModule(blobs(400), task="multiclass", batch_size=6)
+    parts = {"candidates": Staggered(1.0, spend=0.1), "round_size": Fixed(10), "stop": [Budget(labels=40)]}
+    bill = learner(tmp_path, quiet(max_epochs=20), **parts).fit(net(), datamodule=pool).bill
+    assert bill.lines["score"].flops / bill.reference.flops == pytest.approx(0.1 * 30 / 40, rel=0.2)
 
 
 def test_the_share_is_a_fraction():

@@ -39,6 +39,7 @@ SELECTORS = [
     Representatives(0.3, n_clusters=7, memory=True),
     Staggered(0.3),
     Staggered(0.3, best=0.0),
+    Staggered(0.3, spend=0.2),
     EveryK(WholePool(), 1),
     EveryK(Representatives(0.3), 3),
 ]

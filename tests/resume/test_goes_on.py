@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,28 @@ FLAVOURS: dict[str, dict[str, Any]] = {
 def setup(flavour: str) -> tuple[dict[str, Any], Callable[[], Any]]:
     features = {"features": RawInputs()} if flavour == "clusters" else {}
     return FLAVOURS[flavour], lambda: pool_of(**features)
+
+
+class AdamNet(Net):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.05)
+
+
+def test_the_optimisers_state_survives_a_stop(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    initial = AdamNet().state_dict()
+    weights = {}
+    for stops in ((), (1, 2)):
+        for k in (*stops, None):
+            model = AdamNet()
+            model.load_state_dict(initial)
+            parts: dict[str, Any] = {"fit": WarmStart("keep", epochs=1, stable=True, final="previous")}
+            made = learner(tmp_path / str(len(stops)), **parts, on_round=stop_after(k) if k else None)
+            with pytest.raises(Stopped) if k else nullcontext():
+                made.fit(model, datamodule=pool_of())
+        weights[len(stops)] = model.state_dict()
+    for name in initial:
+        assert torch.equal(weights[0][name], weights[2][name])
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
