@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.history import History
+from al_lightning.pool.sampler import PartSampler
 
 Start = Literal["initial", "previous", "shrink_perturb"]
 Rate = Literal["schedule", "peak"]
@@ -29,8 +30,8 @@ class FitPlan:
         start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those shrunk and
             perturbed.
         epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that does
-            not come to whole epochs is rounded up to them, and each goes over all new labels and as many old ones as
-            make up the share.
+            not come to whole epochs is rounded up to them, and each goes over all new labels and as many old ones,
+            others every time, as make up the share.
         rate: the learning rate follows the user's ``schedule``, or stays at its ``peak``.
         average: share of the fit's steps, its last, whose weights are averaged; 0 keeps the last ones.
         moments: whether the optimiser's state is kept for the next fit and, from ``previous`` weights, gone on with.
@@ -60,11 +61,11 @@ class Length:
 
     Args:
         epochs: epochs to train; None: the Trainer's own.
-        replay: see :class:`FitPlan`.
+        records: labelled records an epoch goes over; None: all, or those that are replayed.
     """
 
     epochs: int | None
-    replay: float | None
+    records: int | None = None
 
     @classmethod
     def of(cls, plan: FitPlan, *, recipe: int | None, labelled: int, new: int) -> Length:
@@ -79,21 +80,19 @@ class Length:
         Raises:
             UnsupportedTrainer: a share of epochs that are not known.
         """
-        epochs, replay = plan.epochs, plan.replay
-        if isinstance(epochs, float):
-            if recipe is None:
-                raise UnsupportedTrainer(
-                    f"epochs={epochs} is a share of the Trainer's epochs, and this Trainer has no limit on them: set "
-                    "max_epochs, pass ActiveLearner(recipe_epochs=...), or give epochs as a whole number."
-                )
-            wanted = epochs * recipe
-            if replay is None and 0 < new < labelled:
-                epochs = max(1, math.ceil(wanted - 1e-9))
-                if wanted < epochs:
-                    replay = max(0.0, wanted / epochs * labelled - new) / new
-            else:
-                epochs = max(1, round(wanted))
-        return cls(epochs=epochs, replay=replay)
+        if not isinstance(plan.epochs, float):
+            return cls(epochs=plan.epochs)
+        if recipe is None:
+            raise UnsupportedTrainer(
+                f"epochs={plan.epochs} is a share of the Trainer's epochs, and this Trainer has no limit on them: set "
+                "max_epochs, pass ActiveLearner(recipe_epochs=...), or give epochs as a whole number."
+            )
+        wanted = plan.epochs * recipe
+        if plan.replay is not None or not 0 < new < labelled:  # no old records to make up a share of
+            return cls(epochs=max(1, round(wanted)))
+        epochs = max(1, math.ceil(wanted - 1e-9))
+        records = max(new, round(wanted / epochs * labelled))
+        return cls(epochs=epochs, records=records if records < labelled else None)
 
 
 class FitPolicy(Protocol):
@@ -179,6 +178,20 @@ def train_ids(replay: float | None, labelled: np.ndarray, new: int, rng: np.rand
     old, fresh = labelled[: len(labelled) - new], labelled[len(labelled) - new :]
     count = min(len(old), round(replay * new))
     return np.concatenate([fresh, rng.choice(old, size=count, replace=False)])
+
+
+def part_of(length: Length, labelled: int, new: int, seed: int) -> PartSampler | None:
+    """Deals out the part of the labelled records that every epoch goes over; None: all of them.
+
+    Args:
+        length: of the fit.
+        labelled: records with a label.
+        new: how many of them, the last, are new.
+        seed: of the order in which old ones take turns.
+    """
+    if length.records is None:
+        return None
+    return PartSampler(old=labelled - new, new=new, size=length.records, seed=seed)
 
 
 @contextmanager

@@ -60,15 +60,21 @@ MAIN: dict[str, list[str]] = {
 }
 ABLATION: dict[str, list[str]] = {
     # One lever, the rest as the baseline has it.
-    "scoring_only": ["experiment=ordinary", "candidates=staggered", "candidates.share=0.12"],
-    "warm_start_only": ["experiment=ordinary", "fit=frugal"],
+    "scoring_only": ["experiment=ordinary", "candidates=staggered", "~candidates.spend", "candidates.share=0.12"],
+    "warm_start_only": [
+        "experiment=ordinary",
+        "fit=frugal",
+        "~fit.rho",  # the baseline's scoring alone is more than it
+        "fit.epochs=0.14",
+        "fit.final_epochs=0.5",
+    ],
     "round_sizes_only": ["experiment=ordinary", "round_size=spread", "~round_size.size", "round_size.rounds=6"],
     # All levers but one.
     "frugal_whole_pool": ["experiment=frugal", "candidates=whole"],
     "frugal_margin": ["experiment=frugal", "query=margin"],
-    "frugal_random_candidates": ["experiment=frugal", "candidates=random_share", "candidates.share=0.2"],
+    "frugal_random_candidates": ["experiment=frugal", "candidates=random_share", "candidates.share=0.3"],
     "frugal_reset": ["experiment=frugal", "fit=reset"],
-    "frugal_without_final_fit": ["experiment=frugal", "fit.final=null"],
+    "frugal_without_final_fit": ["experiment=frugal", "fit.final=null", "~fit.rho"],
     "frugal_baseline_rounds": ["experiment=frugal", "round_size=fixed"],
     # Clusters against chance at equal all-in compute: chance infers as many more records as the clusters cost.
     "representatives": [

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Length, Start, Weights, apply_start, frozen, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, Start, Weights, apply_start, frozen, part_of, snapshot, train_ids
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
@@ -164,10 +164,11 @@ class WarmStart(RoundCallback):
             set_epochs(trainer, length.epochs)
         self._shaping = shaping(self._plan, self._moments)
         # Here and not later: schedulers ask for the number of batches before on_fit_start.
-        if length.replay is not None:
-            if not isinstance(pool, PoolDataModule):
-                raise ActiveLearningError("WarmStart('resume') needs fit(model, datamodule=PoolDataModule(...)).")
-            pool.train_ids = train_ids(length.replay, pool.labelled, new, generator(0, self._fits, "replay"))
+        if self._plan.replay is not None and not isinstance(pool, PoolDataModule):
+            raise ActiveLearningError("WarmStart('resume') needs fit(model, datamodule=PoolDataModule(...)).")
+        if isinstance(pool, PoolDataModule):
+            pool.train_ids = train_ids(self._plan.replay, pool.labelled, new, generator(0, self._fits, "replay"))
+            pool.train_sampler = part_of(length, len(labelled), new, number(0, self._fits, "part"))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the module its start weights and freeze what is frozen."""
@@ -213,7 +214,7 @@ class WarmStart(RoundCallback):
         self._frozen.close()
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(pool, PoolDataModule):
-            pool.train_ids = None
+            pool.train_ids = pool.train_sampler = None
 
     def _own_history(self) -> History:
         from al_lightning.history import RoundRecord

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from al_lightning.errors import PoolError
 from al_lightning.pool import fingerprint, wrapped
@@ -79,6 +79,7 @@ class PoolDataModule(L.LightningDataModule):
         self.loader = dict(loader or {})
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
+        self.train_sampler: Sampler[int] | None = None
         self.stop_reason: Reason | None = None
         self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
         self._val, self._test, self._eval_view = val, test, eval_view
@@ -301,7 +302,7 @@ class PoolDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        """The labelled part (or, under a plan with replay, the ids the plan names), shuffled.
+        """The labelled part, or what the plan of this fit makes of it, shuffled.
 
         Raises:
             PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
@@ -322,7 +323,8 @@ class PoolDataModule(L.LightningDataModule):
         view = LabelledView(self._data, ids, bought, self.items)
         dataset, collate = for_training(view, self.loader.get("collate_fn"))
         options = {**self.loader, "collate_fn": collate}
-        return DataLoader(dataset, batch_size=self.batch_size, shuffle=True, **options)
+        sampler = self.train_sampler
+        return DataLoader(dataset, batch_size=self.batch_size, shuffle=sampler is None, sampler=sampler, **options)
 
     def predict_dataloader(self) -> DataLoader:
         """This round's candidates (all unlabelled records where none were chosen), in ascending order of id."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import Sampler
 
 from al_lightning.callbacks.meter import Meter, Note
 from al_lightning.callbacks.round_plateau import RoundPlateau
@@ -90,6 +91,7 @@ def run_fit(
     step: int,
     flops: FlopMeter,
     ids: np.ndarray | None = None,
+    sampler: Sampler[int] | None = None,
     stall: StallDetection | None = None,
     note: Note | None = None,
     moments: Moments | None = None,
@@ -110,6 +112,7 @@ def run_fit(
         step: where the loggers' step axis goes on.
         flops: FLOP measurements, extended.
         ids: ids to train on; None: all labelled.
+        sampler: of positions in them, for epochs over a part; None: every epoch goes over all.
         stall: watches the fit and may abort it.
         note: told of the work so far, about once a second.
         moments: what the fit before left of its optimisers, if the plan asks for it.
@@ -129,7 +132,7 @@ def run_fit(
     # Checkpoints stay last, where Lightning puts them.
     shape = shaping(plan, moments)
     trainer.callbacks = [*shape, meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
-    pool.train_ids = ids
+    pool.train_ids, pool.train_sampler = ids, sampler
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
             random.seed(seed)
@@ -137,7 +140,7 @@ def run_fit(
             torch.manual_seed(seed)
             trainer.fit(model, datamodule=pool)
     finally:
-        pool.train_ids = None
+        pool.train_ids = pool.train_sampler = None
     stalled = stall.reason if stall else None
     if best.path and stalled is None:
         _load_best(model, best.path)

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.ledger import Entry
-from al_lightning.fit_plan import FitPlan, Length, apply_start, load, reinitialise, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, apply_start, load, part_of, reinitialise, snapshot, train_ids
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
@@ -32,7 +32,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
     new = len(run.pool.labelled) - before
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(run.pool.labelled), new=new)
-    ids = train_ids(length.replay, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
+    ids = train_ids(plan.replay, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
     outcome = run_fit(
         run.source,
         run.model,
@@ -45,6 +45,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         step=run.saved.meta.get("logged_steps", 0),
         flops=run.flops,
         ids=ids,
+        sampler=part_of(length, len(run.pool.labelled), new, number(run.seed, run.round, "part")),
         stall=stall,
         note=run.note_in_flight,
         moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
