@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
+import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 from al_lightning.cli.problems import Classifier
 from benchmarks import data
 from benchmarks.common import RESULTS
+from benchmarks.pretrained import SentenceClassifier, tokens
 
 TAIL = 50
 """How many times more records than the rarest the most frequent class of the long-tail protocol has."""
@@ -72,6 +74,18 @@ def fashion_mnist(seed: int) -> Arrays:
     return _official(_fashion_mnist())
 
 
+@cache
+def _banking77_tokens() -> data.TrainTest:
+    found = data.banking77_text()
+    parts = [part._replace(x=tokens(part.x)) for part in (found.train, found.test)]
+    return found._replace(train=parts[0], test=parts[1])
+
+
+def banking77_tokens(seed: int) -> Arrays:
+    """The questions of :func:`banking77` as token ids; the authors' own split, whatever the seed."""
+    return _official(_banking77_tokens())
+
+
 class ConvNet(Classifier):
     """Two convolutions and a hidden layer for 28x28 grey pictures, 56,714 parameters."""
 
@@ -104,14 +118,16 @@ class Protocol:
         first: labels of the baseline's first round.
         step: labels of its later rounds.
         recipe: name of the recipe's results, where it is another protocol's.
+        features: seed -> a vector per record to label, for distances and clusters; None: the records themselves.
     """
 
     arrays: Callable[[int], Arrays]
-    model: Callable[..., Classifier]
+    model: Callable[..., L.LightningModule]
     labels: int
     first: int
     step: int
     recipe: str | None = None
+    features: Callable[[int], np.ndarray] | None = None
 
 
 def letter_model(**settings: Any) -> Classifier:
@@ -124,11 +140,24 @@ def banking77_model(**settings: Any) -> Classifier:
     return Classifier(256, 77, hidden=(256,), label_smoothing=0.1, **settings)
 
 
+def pretrained_model(**settings: Any) -> L.LightningModule:
+    """all-MiniLM-L6-v2 and a linear head for 77 classes."""
+    return SentenceClassifier(77, **settings)
+
+
 PROTOCOLS = {
     "letter": Protocol(letter, letter_model, labels=3200, first=200, step=200),
     "banking77": Protocol(banking77, banking77_model, labels=4000, first=200, step=200),
     "fashion-mnist": Protocol(fashion_mnist, ConvNet, labels=6000, first=300, step=300),
     "inference-heavy": Protocol(fashion_mnist, ConvNet, labels=3000, first=300, step=300),
+    "pretrained": Protocol(
+        banking77_tokens,
+        pretrained_model,
+        labels=2000,
+        first=200,
+        step=200,
+        features=lambda seed: _banking77().train.x.numpy(),
+    ),
     "long-tail": Protocol(long_tail, letter_model, labels=3200, first=200, step=200, recipe="letter"),
 }
 

@@ -41,7 +41,7 @@ from benchmarks.protocols import PROTOCOLS, pool_and_test, recipe
 
 Row = dict[str, Any]
 
-SEEDS = {"letter": range(100, 120), "banking77": range(100, 120)}
+SEEDS = {"letter": range(100, 120), "banking77": range(100, 120), "pretrained": range(100, 103)}
 """Seeds of the claims; none was looked at while anything was chosen."""
 FEW_SEEDS = range(100, 105)
 EQUAL = -0.5
@@ -120,7 +120,9 @@ class Scale:
 def pool(*, protocol: str, seed: int, batch_size: int) -> PoolDataModule:
     """The protocol's records as a pool; what Hydra builds for ``data``."""
     records, _ = pool_and_test(protocol, seed)
-    return PoolDataModule(records, task="multiclass", features=RawInputs(), batch_size=batch_size, eval_batch_size=512)
+    own = PROTOCOLS[protocol].features
+    features = own(seed) if own else RawInputs()
+    return PoolDataModule(records, task="multiclass", features=features, batch_size=batch_size, eval_batch_size=512)
 
 
 def model(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,18 @@ def test_epochs_as_a_share_of_the_trainers_own(tmp_path: Path) -> None:
     assert (len(first), len(second), len(third)) == (2 * 12, 11, 14)
     assert len(set(second) - set(first)) == 6  # all new ones
     assert len(set(third) - set(first) - set(second)) >= 6
+
+
+def test_no_label_is_left_out_of_a_fit_of_some_epochs(tmp_path: Path) -> None:
+    """Four tenths of six epochs are three over four fifths of the labels: each of them at least twice."""
+    model = Watched()
+    parts: dict[str, Any] = {"fit": WarmStart("keep", epochs=0.4), "query": Random(), "round_size": Listed([30, 6])}
+    learner(tmp_path, quiet(max_epochs=6), **parts).fit(model, datamodule=pool_of())
+    counts = Counter(ids_in(model.fits[1], blobs()))
+    assert sum(counts.values()) == 3 * 29
+    assert len(counts) == 36
+    assert set(counts.values()) == {2, 3}
+    assert sum(n == 3 for n in counts.values()) >= 6
 
 
 def test_a_share_of_no_known_number_of_epochs_is_refused(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_ids(ranks: list[dict[str, An
         assert rank["resumed"]["trained"] == rank["whole"]["trained"]
 
 
+def test_epochs_over_a_part_are_dealt_out_to_both(ranks: list[dict[str, Any]]) -> None:
+    """Four epochs over 12 labels, two over 14 of 18, two over 19 of 24, which Lightning makes even."""
+    a, b = ranks
+    for key in ("labelled", "weight", "trained", "rho"):
+        assert a["parts"][key] == b["parts"][key], key
+    assert a["parts"]["trained"] == 4 * 12 + 2 * (14 + 20)
+
+
 def test_a_stall_on_one_rank_aborts_on_both(ranks: list[dict[str, Any]]) -> None:
     a, b = ranks
     assert a["stall"] == b["stall"]

