@@ -35,7 +35,7 @@ class Features:
             return source
         cached = self._read("features")
         if cached is not None:
-            return cached["features"]
+            return np.asarray(cached["features"])
         with Stopwatch.running() as watch:
             flops = 0.0
             if isinstance(source, RawInputs):
@@ -50,7 +50,10 @@ class Features:
                 )
         records = run.pool.size if flops else 0
         run.spend(Entry(phase="embed", round=run.round, records=records, flops=flops, seconds=watch.seconds))
-        self._write("features", features=features)
+        if isinstance(source, RawInputs):  # to write them would take longer than to read them from the dataset again
+            run.cached["features"] = {"features": features}
+        else:
+            self._write("features", features=features)
         return features
 
     def clusters(self, n_clusters: int) -> Clusters:

@@ -10,6 +10,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import FeaturesMissing
@@ -30,6 +31,8 @@ class RawInputs:
             FeaturesMissing: inputs that are not numbers of one common shape.
         """
         data, rows = pool.eval_data, []
+        if type(data) is TensorDataset and len(data.tensors) == 2 and pool.items.attach is None:
+            return data.tensors[0].flatten(start_dim=1).float().numpy()  # item by item takes a second for 60,000
         for start in range(0, pool.size, 1024):
             for item in read(data, range(start, min(start + 1024, pool.size))):
                 value = pool.items.without_target(item)

@@ -24,7 +24,11 @@ def cached(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 def test_raw_inputs_are_the_inputs_flattened_and_free_of_flops(tmp_path):
     result = run(tmp_path, RawInputs())
-    assert np.array_equal(cached(tmp_path, "features")["features"], blobs().tensors[0].numpy())
+    data = blobs()
+    item_by_item = [(x.reshape(2, -1), y) for x, y in data]  # of any shape
+    for pool in (pool_of(data), pool_of(item_by_item)):
+        pool.setup("fit")
+        assert np.array_equal(RawInputs().compute(pool), data.tensors[0].numpy())
     assert result.bill.lines["embed"].records == 0
     assert result.bill.lines["embed"].flops == 0
     assert result.bill.lines["cluster"].flops > 0
