@@ -174,20 +174,28 @@ def clusters_as_share(name: str, scale: Scale) -> float:
     return float(clustering / (counter.get_total_flops() * scored))
 
 
-def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Row:
-    """A row: read where the run is finished and measured, else made.
-
-    Finished runs are looked for in ``folder``, and among the committed results; ``settings`` tells whether they are the
-    same run.
-    """
-    path = folder / "row.json"
-    cfg = configure(name, scale, method, seed, folder)
+def digest_of(cfg: Any) -> str:
+    """What tells a run with these settings from one with others."""
     wanted = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(wanted, dict)
-    digest = sha256(json.dumps({k: v for k, v in wanted.items() if k != "run_dir"}).encode()).hexdigest()[:12]
+    return sha256(json.dumps({k: v for k, v in wanted.items() if k != "run_dir"}).encode()).hexdigest()[:12]
+
+
+def known(name: str, method: str, seed: int, folder: Path, digest: str) -> Row | None:
+    """The row of a run that is finished and measured, in ``folder`` or among the committed results, if it is the same."""
+    path = folder / "row.json"
     found = json.loads(path.read_text()) if path.exists() else committed(name).get((method, seed), {})
-    if found.get("settings") == digest:
-        return dict(found)
+    return dict(found) if found.get("settings") == digest else None
+
+
+def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Row:
+    """A row: read where the run is finished and measured, else made."""
+    path = folder / "row.json"
+    cfg = configure(name, scale, method, seed, folder)
+    digest = digest_of(cfg)
+    found = known(name, method, seed, folder, digest)
+    if found is not None:
+        return found
     if path.exists():
         raise SystemExit(f"{folder} was made with other settings: delete it, and run again.")
     curve: list[tuple[int, float]] = []
@@ -362,7 +370,9 @@ def run(
             continue
         for method in only or scale.methods:
             where = folder / method / f"seed-{seed}"
-            if finished and not (where / "row.json").exists() and (method, seed) not in committed(name):
+            if finished and not known(
+                name, method, seed, where, digest_of(configure(name, scale, method, seed, where))
+            ):
                 continue
             rows.append(measure(name, scale, method, seed, where))
             print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
