@@ -182,7 +182,7 @@ def digest_of(cfg: Any) -> str:
 
 
 def known(name: str, method: str, seed: int, folder: Path, digest: str) -> Row | None:
-    """The row of a run that is finished and measured, in ``folder`` or among the committed results, if it is the same."""
+    """The row of this very run where it is finished and measured: in ``folder``, or among the committed results."""
     path = folder / "row.json"
     found = json.loads(path.read_text()) if path.exists() else committed(name).get((method, seed), {})
     return dict(found) if found.get("settings") == digest else None
@@ -359,7 +359,8 @@ def run(
         quick: a quarter of the labels, three seeds.
         part: ``(i, n)`` makes every n-th seed from the i-th only, and writes nothing: several processes share the work.
         only: makes the runs of these methods, and writes nothing.
-        finished: makes no run, and writes what is finished; the claim ``seeds`` then says what is missing.
+        finished: makes no run, and writes what is finished; the claims ``seeds`` and ``methods_missing`` then say what
+            is missing.
     """
     scale = Scale.of(name, quick)
     folder = UNFINISHED / f"savings-{name}{'-quick' if quick else ''}"
@@ -370,9 +371,8 @@ def run(
             continue
         for method in only or scale.methods:
             where = folder / method / f"seed-{seed}"
-            if finished and not known(
-                name, method, seed, where, digest_of(configure(name, scale, method, seed, where))
-            ):
+            digest = digest_of(configure(name, scale, method, seed, where))
+            if finished and known(name, method, seed, where, digest) is None:
                 continue
             rows.append(measure(name, scale, method, seed, where))
             print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
@@ -385,7 +385,8 @@ def run(
     curves = {row["seed"]: row["curve"] for row in rows if row["method"] == "baseline"}
     rows = [{**row, "labels_to_match": round(labels_to_match(curves[row["seed"]], row["accuracy"]), 1)} for row in rows]
     claims, table = claims_of(rows), summarise(rows)
-    claims.append(claim("seeds", min(map(len, made.values())), ">=", len(scale.seeds)))
+    claims.append(claim("seeds", min(len(made[m]) for m in paired_with), ">=", len(scale.seeds)))
+    claims.append(claim("methods_missing", len(made) - len(paired_with), "<=", 0))
     report(table, claims)
     if quick:  # too few labels and seeds to claim anything from
         print(f"rows: {folder}")
