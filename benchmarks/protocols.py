@@ -118,6 +118,7 @@ class Protocol:
         first: labels of the baseline's first round.
         step: labels of its later rounds.
         recipe: name of the recipe's results, where it is another protocol's.
+        eval_batch: records of a batch that is scored; what is fastest on a core, for every method alike.
         features: seed -> a vector per record to label, for distances and clusters; None: the records themselves.
     """
 
@@ -127,6 +128,7 @@ class Protocol:
     first: int
     step: int
     recipe: str | None = None
+    eval_batch: int = 512
     features: Callable[[int], np.ndarray] | None = None
 
 
@@ -148,14 +150,15 @@ def pretrained_model(**settings: Any) -> L.LightningModule:
 PROTOCOLS = {
     "letter": Protocol(letter, letter_model, labels=3200, first=200, step=200),
     "banking77": Protocol(banking77, banking77_model, labels=4000, first=200, step=200),
-    "fashion-mnist": Protocol(fashion_mnist, ConvNet, labels=6000, first=300, step=300),
-    "inference-heavy": Protocol(fashion_mnist, ConvNet, labels=3000, first=300, step=300),
+    "fashion-mnist": Protocol(fashion_mnist, ConvNet, labels=6000, first=300, step=300, eval_batch=128),
+    "inference-heavy": Protocol(fashion_mnist, ConvNet, labels=3000, first=300, step=300, eval_batch=128),
     "pretrained": Protocol(
         banking77_tokens,
         pretrained_model,
         labels=2000,
         first=200,
         step=200,
+        eval_batch=64,
         features=lambda seed: _banking77().train.x.numpy(),
     ),
     "long-tail": Protocol(long_tail, letter_model, labels=3200, first=200, step=200, recipe="letter"),

@@ -120,9 +120,14 @@ class Scale:
 def pool(*, protocol: str, seed: int, batch_size: int) -> PoolDataModule:
     """The protocol's records as a pool; what Hydra builds for ``data``."""
     records, _ = pool_and_test(protocol, seed)
-    own = PROTOCOLS[protocol].features
-    features = own(seed) if own else RawInputs()
-    return PoolDataModule(records, task="multiclass", features=features, batch_size=batch_size, eval_batch_size=512)
+    chosen = PROTOCOLS[protocol]
+    return PoolDataModule(
+        records,
+        task="multiclass",
+        features=chosen.features(seed) if chosen.features else RawInputs(),
+        batch_size=batch_size,
+        eval_batch_size=chosen.eval_batch,
+    )
 
 
 def model(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningModule:
