@@ -96,6 +96,16 @@ def test_a_finished_row_is_read_not_made_again(tmp_path: Path, monkeypatch: pyte
         measure("letter", other, "frugal", 0, tmp_path / "run")
 
 
+def test_a_row_of_other_settings_is_not_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {("frugal", 100): {"method": "frugal", "settings": "old"}, ("random", 100): {"settings": "new"}}
+    monkeypatch.setattr(savings, "committed", lambda name: made)
+    assert savings.known("letter", "frugal", 100, tmp_path, "new") is None
+    assert savings.known("letter", "random", 100, tmp_path, "new") == {"settings": "new"}
+    assert savings.known("letter", "baseline", 100, tmp_path, "new") is None
+    (tmp_path / "row.json").write_text('{"settings": "new", "accuracy": 1.0}')
+    assert savings.known("letter", "frugal", 100, tmp_path, "new") == {"settings": "new", "accuracy": 1.0}
+
+
 def test_the_long_tail_falls_fifty_to_one() -> None:
     try:
         found = long_tail(7)
