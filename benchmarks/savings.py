@@ -376,10 +376,13 @@ def run(
             continue
         for method in only or scale.methods:
             where = folder / method / f"seed-{seed}"
-            digest = digest_of(configure(name, scale, method, seed, where))
-            if finished and known(name, method, seed, where, digest) is None:
-                continue
-            rows.append(measure(name, scale, method, seed, where))
+            if finished:
+                row = known(name, method, seed, where, digest_of(configure(name, scale, method, seed, where)))
+                if row is None:
+                    continue
+            else:
+                row = measure(name, scale, method, seed, where)
+            rows.append(row)
             print(f"{method} {seed}: {rows[-1]['accuracy']:.2f}", file=sys.stderr)
     if part[1] > 1 or only:
         return True

@@ -41,7 +41,6 @@ class Staggered(CandidateSelector):
                 f"Staggered(best={self.best}): best is a fraction of the records to infer, allowed: 0 <= best < 1. "
                 "With nothing but the best, most of the pool would never be looked at."
             )
-
         if self.spend is not None and not self.spend > 0:
             raise ValueError(f"Staggered(spend={self.spend}): a fraction of one training, allowed: above 0, or None.")
 
