@@ -75,6 +75,7 @@ class Problem:
         model: setting -> fresh model.
         grid: the settings.
         seeds: of the finalists' runs.
+        grid_seeds: of the grid's runs; none: every setting is a finalist.
     """
 
     labels: int
@@ -82,6 +83,7 @@ class Problem:
     model: Callable[..., L.LightningModule]
     grid: tuple[Setting, ...]
     seeds: range = FINAL_SEEDS
+    grid_seeds: range = GRID_SEEDS
 
     def steps(self, setting: Setting) -> int:
         """Optimiser steps of one training."""
@@ -98,7 +100,7 @@ def _digits(seed: int) -> tuple[Data, Data]:
     return Subset(splits.train, order[:400]), ConcatDataset([Subset(splits.train, order[400:]), splits.val])
 
 
-def _of(name: str, grid: tuple[Setting, ...], seeds: range = FINAL_SEEDS) -> Problem:
+def _of(name: str, grid: tuple[Setting, ...], seeds: range = FINAL_SEEDS, grid_seeds: range = GRID_SEEDS) -> Problem:
     protocol = PROTOCOLS[name]
 
     def random_labels(seed: int) -> tuple[Data, Data]:
@@ -108,7 +110,7 @@ def _of(name: str, grid: tuple[Setting, ...], seeds: range = FINAL_SEEDS) -> Pro
         bought, held_out = order[: protocol.labels], order[protocol.labels :][:HELD_OUT]
         return TensorDataset(x[bought], y[bought]), TensorDataset(x[held_out], y[held_out])
 
-    return Problem(protocol.labels, random_labels, protocol.model, grid, seeds)
+    return Problem(protocol.labels, random_labels, protocol.model, grid, seeds, grid_seeds)
 
 
 PROBLEMS = {
@@ -122,7 +124,7 @@ PROBLEMS = {
     "letter": _of("letter", _grid((12, 16, 20, 24, 30), (32, 64), (4e-3, 8e-3, 1.6e-2), SCHEDULES)),
     "banking77": _of("banking77", _grid((4, 6, 8, 10, 15), (32, 64), (2e-3, 4e-3, 8e-3), SCHEDULES)),
     "fashion-mnist": _of("fashion-mnist", _grid((5, 8, 12), (32, 64), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
-    "pretrained": _of("pretrained", _grid((3, 5), (32,), (2e-4, 4e-4), ("onecycle",)), range(20, 23)),
+    "pretrained": _of("pretrained", _grid((3, 5), (32,), (2e-4, 4e-4), ("onecycle",)), range(20, 23), range(0)),
     # Five epochs at most: what the protocol is about is scoring.
     "inference-heavy": _of("inference-heavy", _grid((3, 4, 5), (16, 32), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
 }
@@ -211,8 +213,9 @@ def search(name: str) -> bool:
     """Measure both stages, choose, write the results; returns whether every claim holds."""
     problem = PROBLEMS[name]
     path = UNFINISHED / f"recipe-{name}.jsonl"
-    grid = list(measure(problem, product(problem.grid, GRID_SEEDS), path))
-    finals = list(measure(problem, product(shortlist(grid), problem.seeds), path))
+    grid = list(measure(problem, product(problem.grid, problem.grid_seeds), path))
+    finalists = shortlist(grid) if grid else problem.grid
+    finals = list(measure(problem, product(finalists, problem.seeds), path))
     recipe, best = choose(problem, finals)
     means = _means(finals)
     cheaper = [means[best] - means[s] for s in means if s.epochs < recipe.epochs]
