@@ -25,12 +25,13 @@ from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
-from al_lightning.query.base import Strategy
+from al_lightning.query.base import Strategy, check_task
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
+from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
 from al_lightning.steps.select import as_query, select
@@ -225,13 +226,12 @@ class ActiveLearner:
         ranks = Ranks(first)
         ranks.start()
         materialise(model, first, pool)
-        if pool.task not in ("multiclass", "binary"):
-            needs = "stop_set=" if self.stop_set else type(self.query).__name__
-            if self.stop_set or "score" in self.query.columns:
-                raise OutputMismatch(
-                    f"{needs} needs classes, and task={pool.task!r} has none: use Random() or KCenterGreedy(), and no "
-                    "stop set."
-                )
+        check_task(self.query, pool.task)
+        if self.stop_set and pool.task not in AGREEMENT:
+            raise OutputMismatch(
+                f"stop_set={self.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
+                f"allowed: {', '.join(AGREEMENT)}. Leave stop_set out."
+            )
         if self.stop_set > pool.size:
             raise PoolExhausted(self.stop_set, pool.size, "records for the stop set")
         wanted = [self.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *self._label_limits()]

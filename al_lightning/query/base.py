@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from al_lightning.errors import ActiveLearningError, BadScores, PoolExhausted
+from al_lightning.errors import ActiveLearningError, BadScores, OutputMismatch, PoolExhausted
 from al_lightning.pool.view import PoolView
-from al_lightning.scoring.outputs import Outputs
+from al_lightning.query.reduction import check_reduction, reduced
+from al_lightning.scoring.outputs import CLASSES, TASKS, Outputs
 
 if TYPE_CHECKING:
     from al_lightning.scoring.trainer import Scores
@@ -28,17 +30,34 @@ def top(scores: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.lexsort((rng.random(len(scores)), -scores))[:size]
 
 
+def check_task(strategy: Strategy, task: str) -> None:
+    """Raise OutputMismatch unless the strategy can work on the outputs of such a task."""
+    if task not in strategy.tasks:
+        raise OutputMismatch(
+            f"{type(strategy).__name__} cannot query for task={task!r}; it takes {', '.join(strategy.tasks)}. Variance "
+            "is for regression; Random, KCenterGreedy and other strategies on features take every task."
+        )
+
+
 class Strategy(ABC):
     """Base of every strategy. It checks what goes in and what comes out; the subclass writes ``_pick``.
 
     Attributes:
         requires: what the strategy needs: ``"logits"`` or ``"embedding"`` of the model (then candidates are inferred),
-            ``"features"`` of the pool. Nothing required means nothing is inferred.
+            ``"samples"``, several answers to the same records, ``"features"`` of the pool. Nothing required means
+            nothing is inferred.
         columns: names of the arrays :meth:`payload` returns; ``"score"`` among them is remembered between rounds.
+        tasks: what the logits may mean to it.
     """
 
-    requires: frozenset[str] = frozenset()
-    columns: tuple[str, ...] = ()
+    requires: ClassVar[frozenset[str]] = frozenset()
+    columns: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = TASKS
+
+    @property
+    def passes(self) -> int:
+        """Forward passes per candidate."""
+        return 1
 
     @property
     def needs_inference(self) -> bool:
@@ -48,6 +67,10 @@ class Strategy(ABC):
     def payload(self, outputs: Outputs) -> dict[str, Tensor]:
         """What travels from the model to :meth:`pick`, per batch of n records: small arrays of first length n."""
         return {}
+
+    def payload_of(self, samples: Iterable[Outputs]) -> dict[str, Tensor]:
+        """:meth:`payload` of a strategy that requires ``"samples"``; the answers are made while they are read."""
+        raise NotImplementedError(f"{type(self).__name__} requires samples and has no payload_of().")
 
     def pick(
         self,
@@ -114,20 +137,16 @@ class Strategy(ABC):
         """Return ``size`` distinct members of ``ids``; everything has been checked."""
 
 
-class ScoreStrategy(Strategy):
-    """A strategy that is one number per record: the subclass writes ``score``, the highest are picked."""
+@dataclass(frozen=True)
+class _Scored(Strategy):
+    """One number per record; the highest are picked."""
 
-    requires = frozenset({"logits"})
-    columns = ("score",)
+    reduction: str = "mean"
 
-    @staticmethod
-    @abstractmethod
-    def score(probabilities: Tensor) -> Tensor:
-        """Map class probabilities ``(n, C)`` to ``(n,)``, higher is more worth labelling."""
+    columns: ClassVar[tuple[str, ...]] = ("score",)
 
-    def payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``{"score": (n,)}``, computed beside the model."""
-        return {"score": self.score(outputs.probabilities)}
+    def __post_init__(self) -> None:
+        check_reduction(self.reduction, type(self).__name__)
 
     def _pick(
         self,
@@ -139,3 +158,72 @@ class ScoreStrategy(Strategy):
         rng: np.random.Generator,
     ) -> np.ndarray:
         return ids[top(arrays["score"], size, rng)]
+
+
+@dataclass(frozen=True)
+class ScoreStrategy(_Scored):
+    """A strategy that is one number per record: the subclass writes ``score``, the highest are picked.
+
+    Args:
+        reduction: how the scores of a record's parts (labels, pixels, tokens) become its own, one of
+            :data:`~al_lightning.query.reduction.REDUCTIONS`. A record classified as a whole has one part.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"logits"})
+    tasks: ClassVar[tuple[str, ...]] = CLASSES
+
+    @staticmethod
+    @abstractmethod
+    def score(probabilities: Tensor) -> Tensor:
+        """Map class probabilities ``(..., C)`` to ``(...,)``, higher is more worth labelling."""
+
+    def payload(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Return ``{"score": (n,)}``, computed beside the model."""
+        return {"score": reduced(self.score(outputs.distributions), outputs.mask, self.reduction)}
+
+
+@dataclass(frozen=True)
+class SampledStrategy(_Scored):
+    """A score of several answers to the same records: members of an ensemble, or passes with dropout on.
+
+    The subclass writes ``score``. The answers are read one by one and need not be kept: never ``n x C x passes``.
+
+    Args:
+        reduction: as for :class:`ScoreStrategy`.
+        passes: forward passes with dropout on, where the model is no ensemble; at least 2. They are on the bill.
+
+    Raises:
+        ValueError: fewer than two passes.
+    """
+
+    passes: int = 20
+
+    requires: ClassVar[frozenset[str]] = frozenset({"logits", "samples"})
+    tasks: ClassVar[tuple[str, ...]] = CLASSES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.passes < 2:
+            raise ValueError(f"{type(self).__name__}(passes={self.passes}): allowed: 2 or more.")
+
+    @staticmethod
+    @abstractmethod
+    def score(samples: Iterable[Tensor]) -> Tensor:
+        """Map sampled class probabilities, each ``(..., C)``, to ``(...,)``, higher is more worth labelling."""
+
+    def payload_of(self, samples: Iterable[Outputs]) -> dict[str, Tensor]:
+        """Return ``{"score": (n,)}`` of the answers, computed beside the model as they come."""
+        mask: Tensor | None = None
+
+        def read() -> Iterator[Tensor]:
+            nonlocal mask
+            for outputs in samples:
+                mask = outputs.mask
+                yield self.sampled(outputs)
+
+        scores = self.score(read())
+        return {"score": reduced(scores, mask, self.reduction)}
+
+    def sampled(self, outputs: Outputs) -> Tensor:
+        """What :meth:`score` gets of one answer."""
+        return outputs.distributions

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from al_lightning.pool.view import PoolView
-from al_lightning.query.base import Strategy, top
+from al_lightning.query.base import top
+from al_lightning.query.wrapper import Wrapper
 from al_lightning.ranks import ranks
-from al_lightning.scoring.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class Novel(Strategy):
+class Novel(Wrapper):
     """Query what scores well and lies far from the labelled records.
 
     A model that was trained for an epoch or two is unsure of much that is labelled already, and of all that lies beside
@@ -34,26 +33,17 @@ class Novel(Strategy):
         ValueError: a strategy without a score, or a setting out of range.
     """
 
-    strategy: Strategy
     weight: float = 0.3
     dims: int = 8
 
+    adds = frozenset({"features"})
+
     def __post_init__(self) -> None:
-        if "score" not in self.strategy.columns:
-            raise ValueError(
-                f"Novel({type(self.strategy).__name__}()): it gives no score to mix; use Margin(), Entropy() or "
-                "LeastConfidence()."
-            )
+        super().__post_init__()
         if not 0 < self.weight < 1:
             raise ValueError(f"Novel(weight={self.weight}): the share of the distance, allowed: 0 < weight < 1.")
         if self.dims < 1:
             raise ValueError(f"Novel(dims={self.dims}): a number of dimensions, allowed: 1 or more.")
-        object.__setattr__(self, "requires", self.strategy.requires | {"features"})  # frozen, yet not settings
-        object.__setattr__(self, "columns", self.strategy.columns)
-
-    def payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        """What the inner strategy's says."""
-        return self.strategy.payload(outputs)
 
     def _pick(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,14 +37,15 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str) -> Outp
     own = getattr(model, "infer", None)
     result = own(batch) if callable(own) else _forward(model, items.without_target(batch))
     if isinstance(result, Outputs):
-        return Outputs(result.logits, result.embedding, task)
+        return replace(result, task=task)
     logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
     if not isinstance(logits, Tensor):
         raise OutputMismatch(
             f"the model returned {type(result).__name__}; scoring takes a tensor of logits, an object with .logits, or "
             "al_lightning.Outputs. Give the model an infer(batch) method that returns Outputs(logits=...)."
         )
-    return Outputs(logits, None, task)
+    mask = batch.get("attention_mask") if task == "tokens" and isinstance(batch, Mapping) else None
+    return Outputs(logits, task=task, mask=None if mask is None else mask.bool())
 
 
 def _forward(model: nn.Module, inputs: Any) -> Any:

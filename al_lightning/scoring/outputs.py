@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,23 @@ from torch import Tensor
 
 from al_lightning.errors import OutputMismatch
 
-TASKS = ("multiclass", "binary", "multilabel", "regression")
+_SHAPES: dict[str, tuple[str, Callable[[tuple[int, ...]], bool]]] = {
+    "multiclass": ("(n, C) with C >= 2", lambda s: len(s) == 2 and s[1] >= 2),
+    "binary": ("(n,) or (n, 1)", lambda s: len(s) == 1 or s[1:] == (1,)),
+    "multilabel": ("(n, C)", lambda s: len(s) == 2),
+    "regression": ("(n,) or (n, d)", lambda s: len(s) in (1, 2)),
+    "segmentation": (
+        "(n, C, height, width) or (n, C, depth, height, width) with C >= 2",
+        lambda s: len(s) in (4, 5) and s[1] >= 2,
+    ),
+    "tokens": ("(n, T, C) with C >= 2", lambda s: len(s) == 3 and s[2] >= 2),
+}
+TASKS = tuple(_SHAPES)
 """What logits may mean. Never guessed from a shape."""
+CLASSES = tuple(task for task in TASKS if task != "regression")
+"""Tasks whose outputs are distributions over classes."""
+AGREEMENT = ("multiclass", "binary", "multilabel")
+"""Tasks for which predictions of two rounds can be compared record by record."""
 
 
 @dataclass(frozen=True)
@@ -19,54 +35,67 @@ class Outputs:
 
     Args:
         logits: ``(n, C)`` for multiclass and multilabel, ``(n,)`` or ``(n, 1)`` for binary, ``(n,)`` or ``(n, d)``
-            for regression.
+            for regression, ``(n, C, height, width)`` for segmentation (a third dimension may come before the height),
+            ``(n, T, C)`` for tokens.
         embedding: ``(n, e)``, the penultimate representation, or None.
         task: one of :data:`TASKS`.
+        mask: ``(n, T)`` for tokens, ``(n, height, width)`` for segmentation, true where a token or pixel counts; None
+            where all do. From a batch that is a dict, ``attention_mask`` is taken.
+        members: ``(M, *logits.shape)``, logits of every member of an ensemble, or None. What asks a model M times then
+            asks it once.
     """
 
     logits: Tensor
     embedding: Tensor | None = None
     task: str = "multiclass"
+    mask: Tensor | None = None
+    members: Tensor | None = None
 
     def check(self, n: int) -> Outputs:
         """Raise :class:`OutputMismatch` unless the logits are what the task says, for ``n`` records."""
         shape = tuple(self.logits.shape)
-        wanted = {
-            "multiclass": (f"({n}, C) with C >= 2", len(shape) == 2 and shape[0] == n and shape[-1] >= 2),
-            "binary": (f"({n},) or ({n}, 1)", shape in {(n,), (n, 1)}),
-            "multilabel": (f"({n}, C)", len(shape) == 2 and shape[0] == n),
-            "regression": (f"({n},) or ({n}, d)", len(shape) in (1, 2) and shape[0] == n),
-        }
-        if self.task not in wanted:
+        if self.task not in _SHAPES:
             raise OutputMismatch(f"task is {self.task!r}; allowed: {', '.join(TASKS)}.")
-        words, right = wanted[self.task]
-        if not right:
+        words, right = _SHAPES[self.task]
+        if not (shape and shape[0] == n and right(shape)):
             raise OutputMismatch(
                 f"the model returned logits of shape {shape} for a batch of {n} records; task={self.task!r} means "
-                f"{words}. Pass the right task to PoolDataModule, or give the model an infer(batch) method that "
-                "returns al_lightning.Outputs(logits=...)."
+                f"{words.replace('(n', f'({n}')}. Pass the right task to PoolDataModule, or give the model an "
+                "infer(batch) method that returns al_lightning.Outputs(logits=...)."
             )
+        if self.members is not None and tuple(self.members.shape[1:]) != shape:
+            raise OutputMismatch(
+                f"members have shape {tuple(self.members.shape)}; allowed: (M, *{shape}), the logits of M models."
+            )
+        parts = shape[:1] + shape[2:] if self.task == "segmentation" else shape[:2]
+        if self.mask is not None and tuple(self.mask.shape) != parts:
+            raise OutputMismatch(f"the mask has shape {tuple(self.mask.shape)}; allowed for these logits: {parts}.")
         return self
 
     @property
-    def probabilities(self) -> Tensor:
-        """Class probabilities, ``(n, C)`` float32: softmax for multiclass, ``[1 - p, p]`` for binary.
+    def distributions(self) -> Tensor:
+        """Distributions over classes, float32, one per record or per part of it that is classified.
+
+        ``(n, C)`` for multiclass, ``(n, 2)`` for binary, ``(n, labels, 2)`` for multilabel, ``(n, height, width, C)``
+        for segmentation, ``(n, T, C)`` for tokens.
 
         Raises:
-            OutputMismatch: the task has no distribution over classes.
+            OutputMismatch: the task has no classes.
         """
         logits = self.logits.float()
-        if self.task == "multiclass":
+        if self.task in ("multiclass", "tokens"):
             return logits.softmax(dim=-1)
-        if self.task == "binary":
-            positive = logits.reshape(-1).sigmoid()
+        if self.task == "segmentation":
+            return logits.softmax(dim=1).movedim(1, -1)
+        if self.task in ("binary", "multilabel"):
+            positive = (logits.reshape(-1) if self.task == "binary" else logits).sigmoid()
             return torch.stack([1 - positive, positive], dim=-1)
         raise OutputMismatch(
             f"task={self.task!r} has no distribution over classes; strategies on class probabilities take "
-            "multiclass or binary."
+            f"{', '.join(CLASSES)}. For regression there are Variance, KCenterGreedy and Random."
         )
 
     @property
     def predictions(self) -> Tensor:
-        """Predicted class per record, ``(n,)`` int64; for agreement between rounds."""
-        return self.probabilities.argmax(dim=-1)
+        """Predicted class, int64, ``(n,)`` or one per part of a record; for agreement between rounds."""
+        return self.distributions.argmax(dim=-1)

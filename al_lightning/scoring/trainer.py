@@ -18,12 +18,14 @@ from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.view import PoolView
-from al_lightning.query.base import Strategy
+from al_lightning.query.base import Strategy, check_task
 from al_lightning.rounds import Ranks, borrowed_for_scoring
 from al_lightning.scoring.infer import infer
 from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.samples import Samples
 
-Payload = Callable[[Outputs], dict[str, Tensor]]
+Payload = Callable[[Any], dict[str, Tensor]]
+"""Outputs -> small arrays; of a strategy that samples, the Outputs of every answer -> small arrays."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class Scores:
 class _ScoringModule(L.LightningModule):
     """Runs ``infer`` and a payload on indexed batches; the user's module is in here unchanged."""
 
-    def __init__(self, model: nn.Module, pool: PoolDataModule, payload: Payload, meter: FlopMeter) -> None:
+    def __init__(
+        self, model: nn.Module, pool: PoolDataModule, payload: Payload, meter: FlopMeter, samples: Samples | None
+    ) -> None:
         super().__init__()
         self.model = model
-        self._pool, self._payload, self._meter = pool, payload, meter
-        self.width = 0
+        self._pool, self._payload, self._meter, self._samples = pool, payload, meter, samples
+        self.width = self.forwards = 0
         self.ids: list[np.ndarray] = []
         self.rows: list[dict[str, np.ndarray]] = []
 
@@ -76,10 +80,16 @@ class _ScoringModule(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         ids, inputs = batch
-        with self._meter.counting("forward", len(ids)):
-            outputs = infer(self.model, inputs, items=self._pool.items, task=self._pool.task).check(len(ids))
-        self.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
-        payload = {name: values.detach().float().cpu().numpy() for name, values in self._payload(outputs).items()}
+
+        def answer() -> Outputs:
+            with self._meter.counting("forward", len(ids)):
+                outputs = infer(self.model, inputs, items=self._pool.items, task=self._pool.task).check(len(ids))
+            self.forwards += len(ids)
+            self.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
+            return outputs
+
+        found = self._payload(answer() if self._samples is None else self._samples.of(self.model, answer, int(ids[0])))
+        payload = {name: values.detach().float().cpu().numpy() for name, values in found.items()}
         wrong = {name: len(values) for name, values in payload.items() if len(values) != len(ids)}
         if wrong:
             raise ActiveLearningError(f"payload rows {wrong} for a batch of {len(ids)} records: one row per record.")
@@ -95,6 +105,7 @@ def run_inference(
     ids: np.ndarray,
     payload: Payload,
     meter: FlopMeter | None = None,
+    samples: Samples | None = None,
 ) -> tuple[dict[str, np.ndarray], float, float, int]:
     """Infer exactly ``ids`` through the Trainer and gather what ``payload`` returns.
 
@@ -108,6 +119,7 @@ def run_inference(
         ids: ``(n,)`` ids to infer.
         payload: ``Outputs -> {name: (rows, ...) tensor}``.
         meter: FLOP measurements to use and extend.
+        samples: how several answers to every record are drawn; ``payload`` then gets an iterable of Outputs.
 
     Returns:
         Arrays aligned with ``ids``, FLOPs, seconds, and the width of the logits.
@@ -121,7 +133,7 @@ def run_inference(
     if len(ids) == 0:
         return {}, 0.0, 0.0, 0
     ranks = Ranks(trainer)
-    module = _ScoringModule(unwrapped(model), pool, payload, meter)
+    module = _ScoringModule(unwrapped(model), pool, payload, meter, samples)
     # Loaders draw from the global generator even without shuffling: scoring must not change how the user trains.
     with Stopwatch.running() as watch, isolate_rng(), borrowed_for_scoring(trainer, model):
         share = ids[ranks.rank :: ranks.world]
@@ -129,16 +141,42 @@ def run_inference(
         loader = pool.indexed_dataloader(share if len(share) else ids[:1])
         trainer.predict(module, dataloaders=loader, return_predictions=False)
         if len(share) == 0:
-            module.ids, module.rows = [], []
-    parts = ranks.gather((module.ids, module.rows))
-    got = np.concatenate([x for part, _ in parts for x in part])
-    rows = [row for _, part in parts for row in part]
+            module.ids, module.rows, module.forwards = [], [], 0
+    parts = ranks.gather((module.ids, module.rows, module.forwards))
+    got = np.concatenate([x for part, _, _ in parts for x in part])
+    rows = [row for _, part, _ in parts for row in part]
     order = np.argsort(got)
     if not np.array_equal(got[order], np.sort(ids)):
         raise ActiveLearningError(f"{len(ids)} records were sent to the model and {len(got)} others came back.")
     position = order[np.searchsorted(got[order], ids)]
     arrays = {name: np.concatenate([row[name] for row in rows])[position] for name in rows[0]}
-    return arrays, meter.flops("forward", len(ids)), watch.seconds, module.width
+    return arrays, meter.flops("forward", sum(forwards for *_, forwards in parts)), watch.seconds, module.width
+
+
+def ask_candidates(
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    pool: PoolDataModule,
+    ids: np.ndarray,
+    strategy: Strategy,
+    *,
+    seed: int,
+    meter: FlopMeter | None = None,
+) -> tuple[dict[str, np.ndarray], float, float, int]:
+    """Infer ids for a strategy, as often as it wants to; see :func:`run_inference`.
+
+    Args:
+        trainer: as for :func:`run_inference`, like ``model``, ``pool``, ``ids`` and ``meter``.
+        model: the user's module.
+        pool: where the records are.
+        ids: ``(n,)`` ids to infer.
+        strategy: whose payload travels.
+        seed: of what is drawn meanwhile: dropout masks.
+        meter: FLOP measurements to use and extend.
+    """
+    if "samples" in strategy.requires:
+        return run_inference(trainer, model, pool, ids, strategy.payload_of, meter, Samples(strategy.passes, seed))
+    return run_inference(trainer, model, pool, ids, strategy.payload, meter)
 
 
 def score(
@@ -160,10 +198,11 @@ def score(
     """
     ids = pool.unlabelled if pool.candidates is None else pool.candidates
     rng = rng or np.random.default_rng([0, len(pool.labelled)])
+    check_task(strategy, pool.task)
     view = pool.view(round=len(pool.labelled))
     if not strategy.needs_inference:
         return Scores(ids, {}, view, rng)
-    arrays, flops, seconds, width = run_inference(trainer, model, pool, ids, strategy.payload)
+    arrays, flops, seconds, width = ask_candidates(trainer, model, pool, ids, strategy, seed=int(rng.integers(2**32)))
     if "score" in arrays:
         pool.state.record_scores(ids, arrays["score"], len(pool.labelled))
     return Scores(ids, arrays, view, rng, flops, seconds, width)

@@ -14,8 +14,8 @@ from al_lightning.history import Reason
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.run import Run
-from al_lightning.scoring.trainer import run_inference
-from al_lightning.seeds import generator
+from al_lightning.scoring.trainer import ask_candidates
+from al_lightning.seeds import generator, number
 from al_lightning.store import Query
 
 
@@ -29,7 +29,10 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
         size: how many.
     """
     features = Features(run)
-    view = run.pool.view(round=run.round, features=features, score_cost=run.score_cost)
+    price = run.score_cost
+    view = run.pool.view(
+        round=run.round, features=features, score_cost=None if price is None else price * strategy.passes
+    )
     effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0}}
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}
@@ -55,7 +58,15 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
 def _infer(
     run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, reuse: bool, effects: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    arrays, flops, seconds, width = run_inference(run.trainer, run.model, run.pool, ids, strategy.payload, run.flops)
+    arrays, flops, seconds, width = ask_candidates(
+        run.trainer,
+        run.model,
+        run.pool,
+        ids,
+        strategy,
+        seed=number(run.seed, run.round, "passes"),
+        meter=run.flops,
+    )
     run.spend(Entry(phase="score", round=run.round, records=len(ids), flops=flops, seconds=seconds))
     effects["meta"]["inferred"] = len(ids)
     _say_missing_classes(run, width, effects)

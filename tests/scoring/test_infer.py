@@ -66,16 +66,66 @@ def test_other_results_are_refused(result: Any) -> None:
 
 def test_probabilities() -> None:
     logits = torch.tensor([[0.0, 0.0], [100.0, -100.0]])
-    torch.testing.assert_close(Outputs(logits).probabilities, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
-    binary = Outputs(torch.tensor([[0.0], [2.0]]), task="binary").probabilities
+    torch.testing.assert_close(Outputs(logits).distributions, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+    binary = Outputs(torch.tensor([[0.0], [2.0]]), task="binary").distributions
     torch.testing.assert_close(binary, torch.tensor([[0.5, 0.5], [1 - 0.8807970, 0.8807970]]))
-    torch.testing.assert_close(Outputs(torch.tensor([0.0, 2.0]), task="binary").probabilities, binary)
-    half = Outputs(logits.to(torch.bfloat16)).probabilities
+    torch.testing.assert_close(Outputs(torch.tensor([0.0, 2.0]), task="binary").distributions, binary)
+    half = Outputs(logits.to(torch.bfloat16)).distributions
     assert half.dtype == torch.float32
     assert Outputs(logits).predictions.tolist()[1] == 0
 
 
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_tasks_without_a_distribution_over_classes(task: str) -> None:
-    with pytest.raises(OutputMismatch, match=f"task='{task}' has no distribution"):
-        _ = Outputs(X, task=task).probabilities
+def test_one_distribution_per_classified_part() -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    pixels = Outputs(logits, task="segmentation").distributions
+    torch.testing.assert_close(pixels[1, 2, 3], logits[1, :, 2, 3].softmax(0))
+    labels = Outputs(torch.tensor([[0.0, 2.0, -2.0]]), task="multilabel").distributions
+    torch.testing.assert_close(labels[0, :, 1], torch.tensor([0.5, 0.8807970, 0.1192030]))
+    assert Outputs(logits[0], task="tokens").distributions.shape == (3, 4, 5)
+
+
+def test_regression_has_no_distribution_over_classes() -> None:
+    with pytest.raises(OutputMismatch, match=r"task='regression' has no distribution.*Variance"):
+        _ = Outputs(X, task="regression").distributions
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "right"),
+    [
+        ("multiclass", (3, 2), True),
+        ("multiclass", (3, 1), False),
+        ("multiclass", (3, 2, 2), False),
+        ("binary", (3,), True),
+        ("binary", (3, 2), False),
+        ("segmentation", (3, 2, 4, 4), True),
+        ("segmentation", (3, 2, 4, 4, 4), True),
+        ("segmentation", (3, 1, 4, 4), False),
+        ("segmentation", (3, 2), False),
+        ("tokens", (3, 7, 2), True),
+        ("tokens", (3, 7), False),
+        ("tokens", (4, 7, 2), False),
+    ],
+)
+def test_shapes_are_checked_against_the_task(task: str, shape: tuple[int, ...], right: bool) -> None:
+    outputs = Outputs(torch.zeros(shape), task=task)
+    if right:
+        assert outputs.check(3) is outputs
+    else:
+        with pytest.raises(OutputMismatch, match=rf"shape \({shape[0]}, .*batch of 3 records; task='{task}' means \(3"):
+            outputs.check(3)
+
+
+def test_a_mask_and_members_must_fit_the_logits() -> None:
+    logits = torch.zeros(3, 7, 2)
+    Outputs(logits, task="tokens", mask=torch.ones(3, 7)).check(3)
+    with pytest.raises(OutputMismatch, match=r"mask has shape \(3, 6\); allowed.*\(3, 7\)"):
+        Outputs(logits, task="tokens", mask=torch.ones(3, 6)).check(3)
+    with pytest.raises(OutputMismatch, match=r"members have shape \(5, 3, 2\); allowed: \(M, \*\(3, 7, 2\)\)"):
+        Outputs(logits, task="tokens", members=torch.zeros(5, 3, 2)).check(3)
+
+
+def test_padding_of_a_token_batch_does_not_count() -> None:
+    batch = {"x": torch.zeros(2, 4, 3), "attention_mask": torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])}
+    outputs = infer(model(lambda self, x: x), batch, items=ItemFormat("y"), task="tokens")
+    assert outputs.mask is not None
+    assert outputs.mask.tolist() == [[True, True, False, False], [True] * 4]
