@@ -36,12 +36,12 @@ def barebones_trainer(max_epochs: int) -> L.Trainer:
     )
 
 
-def paired(rows: Sequence[Mapping[str, Any]], a: str, b: str) -> tuple[float, float]:
+def paired(rows: Sequence[Mapping[str, Any]], a: str, b: str, key: str = "accuracy") -> tuple[float, float]:
     """Mean over seeds of the accuracy of method a minus that of b, and the half-width of its 95 % interval.
 
-    Normal approximation; rows are one per ``method`` and ``seed``, with ``accuracy`` in percent.
+    Normal approximation; rows are one per ``method`` and ``seed``, with ``accuracy`` (or another ``key``) in percent.
     """
-    by = {(row["method"], row["seed"]): row["accuracy"] for row in rows}
+    by = {(row["method"], row["seed"]): row[key] for row in rows}
     differences = [value - by[b, seed] for (method, seed), value in by.items() if method == a]
     return statistics.mean(differences), 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
 

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, recall_score
 
 from benchmarks import savings
 from benchmarks.protocols import PROTOCOLS, Arrays, Protocol, long_tail
-from benchmarks.savings import ABLATION, MAIN, Scale, claims_of, configure, labels_to_match, measure, quality
+from benchmarks.savings import ABLATION, CURVE, MAIN, Scale, claims_of, configure, labels_to_match, measure, quality
 
 
 def row(method: str, seed: int, accuracy: float, flops: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -26,13 +26,25 @@ def test_claims_are_of_the_rows_they_stand_beside() -> None:
     rows = [row("baseline", s, 90.0 + s, 20.0) for s in range(3)]
     rows += [row("frugal", s, 89.9 + s + (s == 1) * 0.3) for s in range(3)]
     rows += [row("scoring_only", s, 90.0 + s, records_inferred=10) for s in range(3)]
-    found = values(claims_of(rows))
+    found = values(claims_of(rows, "letter"))
     assert found["rho"] == 0.5
     assert found["rho_seconds"] == 0.5
     assert found["accuracy_difference"] == pytest.approx(0.0)
     assert found["accuracy_difference_ci_low"] == pytest.approx(-1.96 * 0.1732 / 3**0.5, abs=1e-3)
     assert found["scoring_only_records_ratio"] == 10
     assert "warm_start_only_ci_low" not in found
+
+
+def test_what_equal_means_depends_on_the_protocol() -> None:
+    rows = [row("baseline", s, 90.0 + s, macro_f1=80.0, worst_recall=40.0 + s) for s in range(3)]
+    rows += [row("frugal", s, 89.2 + s, macro_f1=79.7, worst_recall=41.0 + s) for s in range(3)]
+    holds = {
+        name: {c["name"] for c in claims_of(rows, name) if c["holds"]}
+        for name in ("letter", "inference-heavy", "long-tail")
+    }
+    assert "accuracy_difference_ci_low" not in holds["letter"]
+    assert "accuracy_difference_ci_low" in holds["inference-heavy"]
+    assert {"macro_f1_difference_ci_low", "worst_recall_difference_ci_low"} <= holds["long-tail"]
 
 
 def test_labels_to_match_lie_on_the_baselines_curve() -> None:
@@ -71,7 +83,7 @@ def test_quality_is_scikit_learns(tiny: None) -> None:
 
 def test_every_method_is_a_configuration_with_the_protocols_recipe(tmp_path: Path) -> None:
     scale = Scale.of("letter", quick=False)
-    assert list(scale.methods) == [*MAIN, *ABLATION]
+    assert list(scale.methods) == [*MAIN, *CURVE, *ABLATION]
     for method in scale.methods:
         cfg = configure("letter", scale, method, 100, tmp_path)
         assert cfg.trainer.max_epochs == savings.recipe("letter")["epochs"]
