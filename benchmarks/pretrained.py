@@ -8,12 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import OneCycleLR
+from torch import Tensor
 
+from al_lightning.cli.problems import Classifier
 from al_lightning.errors import MissingExtra
 
 LENGTH = 24
@@ -53,24 +50,22 @@ def tokens(texts: list[str]) -> Tensor:
     return ids
 
 
-class SentenceClassifier(L.LightningModule):
+class SentenceClassifier(Classifier):
     """all-MiniLM-L6-v2 (22.7M parameters), the mean over tokens, and a linear head; AdamW on everything.
 
     Args:
         classes: number of classes.
-        learning_rate: its peak, where ``schedule`` moves it.
-        schedule: ``constant`` or ``onecycle``, over all steps of the fit.
+        learning_rate: its peak, where the schedule moves it.
+        **settings: of :class:`~al_lightning.cli.problems.Classifier`.
     """
 
-    def __init__(self, classes: int, learning_rate: float = 2e-4, schedule: str = "onecycle") -> None:
-        super().__init__()
-        self.learning_rate, self.schedule = learning_rate, schedule
+    def __init__(self, classes: int, learning_rate: float = 2e-4, **settings: Any) -> None:
         # Written-out attention, so that its FLOPs are counted on every device.
-        self.trunk = _transformers().AutoModel.from_pretrained(
+        trunk = _transformers().AutoModel.from_pretrained(
             _folder(), local_files_only=True, add_pooling_layer=False, attn_implementation="eager"
         )
-        self.trunk.train()
-        self.head = nn.Linear(self.trunk.config.hidden_size, classes)
+        super().__init__(trunk.config.hidden_size, classes, hidden=(), learning_rate=learning_rate, **settings)
+        self.trunk = trunk.train()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits ``(n, classes)`` of token ids ``(n, LENGTH)``."""
@@ -79,15 +74,3 @@ class SentenceClassifier(L.LightningModule):
         weights = mask.unsqueeze(-1).to(states.dtype)
         logits: Tensor = self.head((states * weights).sum(1) / weights.sum(1))
         return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        ids, y = batch
-        return cross_entropy(self(ids), y)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-2)
-        if self.schedule == "constant":
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = OneCycleLR(optimizer, max_lr=self.learning_rate, total_steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
