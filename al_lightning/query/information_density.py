@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,31 +31,28 @@ def mean_cosine(features: np.ndarray, ids: np.ndarray, others: np.ndarray) -> tu
     Raises:
         BadScores: features are NaN or infinite; the ids are named.
     """
-    width = features.shape[1]
-    total, bad = np.zeros(width), []
-    for block in row_blocks(len(others), width):
-        rows, lengths = _rows(features, others[block])
-        bad.append(others[block][~np.isfinite(lengths)])
-        total += (_inverse(lengths) @ rows).astype(np.float64)
-    similarity, mean = np.empty(len(ids)), (total / len(others)).astype(np.float32)
-    for block in row_blocks(len(ids), width):
-        rows, lengths = _rows(features, ids[block])
-        bad.append(ids[block][~np.isfinite(lengths)])
-        # not a matrix product: that sums a row in another order where it stands at the edge, and duplicates must tie
-        similarity[block] = np.einsum("ij,j->i", rows, mean) * _inverse(lengths)
-    wrong = np.unique(np.concatenate(bad))
-    if len(wrong):
-        raise BadScores(wrong.tolist(), "features")
+    width, similarity = features.shape[1], np.empty(len(ids))
+    total = np.zeros(width)
+    for _, rows, inverse in _blocks(features, others):
+        total += inverse @ rows
+    mean = (total / len(others)).astype(np.float32)
+    for block, rows, inverse in _blocks(features, ids):
+        # Not a matrix product: that sums a row in another order where it stands at the edge, and duplicates must tie.
+        similarity[block] = np.einsum("ij,j->i", rows, mean) * inverse
     return similarity, 4.0 * width * (len(ids) + len(others))
 
 
-def _rows(features: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.asarray(features[ids], dtype=np.float32)
-    return rows, np.sqrt(np.einsum("ij,ij->i", rows, rows))
-
-
-def _inverse(lengths: np.ndarray) -> np.ndarray:
-    return np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+def _blocks(features: np.ndarray, ids: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows and one over their lengths, 0 where the length is; raises BadScores at the end of what is not finite."""
+    bad = []
+    for block in row_blocks(len(ids), features.shape[1]):
+        rows = np.asarray(features[ids[block]], dtype=np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        bad += ids[block][~np.isfinite(lengths)].tolist()
+        if not bad:
+            yield block, rows, np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    if bad:
+        raise BadScores(sorted(bad), "features")
 
 
 @dataclass(frozen=True)
