@@ -32,9 +32,10 @@ def top(scores: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     if size == 0:
         return np.zeros(0, dtype=np.int64)
     lowest = np.partition(scores, len(scores) - size)[len(scores) - size]
-    above = np.flatnonzero(scores > lowest)
+    above = rng.permutation(np.flatnonzero(scores > lowest))
     tied = rng.choice(np.flatnonzero(scores == lowest), size=size - len(above), replace=False)
-    return np.concatenate([above[np.lexsort((rng.random(len(above)), -scores[above]))], tied])
+    # Stable, so that only rng decides how ties fall, and not the machine's sorting network.
+    return np.concatenate([above[np.argsort(-scores[above], kind="stable")], tied])
 
 
 def check_task(strategy: Strategy, task: str) -> None:
