@@ -13,7 +13,21 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.query import (
+    BALD,
+    Entropy,
+    InformationDensity,
+    KCenterGreedy,
+    LeastConfidence,
+    Margin,
+    Novel,
+    PerCost,
+    Random,
+    RandomControl,
+    Stochastic,
+    Variance,
+    VariationRatio,
+)
 from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
@@ -23,6 +37,7 @@ from al_lightning.scoring.trainer import Scores, score
 __version__ = "0.1.0"
 
 __all__ = [
+    "BALD",
     "SKIP",
     "ActiveLearner",
     "Bill",
@@ -36,6 +51,7 @@ __all__ = [
     "FunctionOracle",
     "Growing",
     "History",
+    "InformationDensity",
     "KCenterGreedy",
     "Layer",
     "LeastConfidence",
@@ -43,9 +59,11 @@ __all__ = [
     "Margin",
     "Novel",
     "Outputs",
+    "PerCost",
     "PoolDataModule",
     "Prices",
     "Random",
+    "RandomControl",
     "RandomShare",
     "RawInputs",
     "Reason",
@@ -57,6 +75,9 @@ __all__ = [
     "Spread",
     "Staggered",
     "StallDetection",
+    "Stochastic",
+    "Variance",
+    "VariationRatio",
     "WarmStart",
     "WholePool",
     "fresh_trainer",

@@ -85,6 +85,18 @@ class BadScores(ActiveLearningError):
         self.ids = tuple(int(i) for i in ids)
 
 
+class NegativeScores(ActiveLearningError):
+    """Scores below zero where only their ratios mean something."""
+
+    def __init__(self, ids: Sequence[int], who: str) -> None:
+        super().__init__(
+            f"{who} takes scores of 0 or more, and the score is negative for ids {_some(ids)}. Margin, Entropy, "
+            "LeastConfidence, VariationRatio, BALD and Variance give none below 0; Stochastic goes around what "
+            "weighs scores, not into it."
+        )
+        self.ids = tuple(int(i) for i in ids)
+
+
 class UnknownMonitor(ActiveLearningError):
     """A monitored quantity that the model never logged."""
 

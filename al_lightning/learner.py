@@ -296,7 +296,7 @@ class ActiveLearner:
             run.commit("query", **effects)
             return
         state.forget(brought)
-        query = as_query(run, np.fromiter(brought, dtype=np.int64))
+        query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
         run.commit("train", query=query, answers=brought, round=1, **effects)
 
     def _resume(self, run: Run) -> None:

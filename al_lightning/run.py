@@ -165,10 +165,12 @@ class Run:
 
     def bill_with(self, train_rate: dict[str, float] | None) -> Bill:
         """The bill, with the reference priced at this measured rate of training (records and seconds)."""
+        units = self.pool.label_units
         return self.ranks.broadcast(
             Bill.of(
                 [*self.saved.entries, *self.pending],
                 labels=len(self.pool.labelled) + self.pool.val_labels,
+                label_units=None if units is None else units + self.pool.val_labels,
                 prices=self.prices,
                 reference=self._reference(train_rate),
             )

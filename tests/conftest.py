@@ -18,6 +18,7 @@ def view_of(
     clusters: Any = None,
     scores: Any = None,
     score_rounds: Any = None,
+    label_costs: Any = None,
 ) -> PoolView:
     """A pool view by hand: what the pool would show a selector or a strategy."""
     by_kmeans = None if features is None else lambda k: kmeans(features, k, seed=0)
@@ -33,6 +34,7 @@ def view_of(
         labelled=labelled,
         scores=scores,
         score_rounds=np.asarray(score_rounds, np.int32),
+        label_costs=None if label_costs is None else np.asarray(label_costs, np.float64),
         load_features=None if features is None else lambda: features,
         load_clusters=by_hand or by_kmeans,
     )

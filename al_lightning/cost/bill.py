@@ -33,6 +33,7 @@ class Bill:
     Args:
         lines: work by phase.
         labels: labels bought, those of the validation data included.
+        label_units: what they cost together in multiples of ``Prices.label``; None: one each.
         reference: one training from fresh weights on the final labels with the declared recipe, the denominator of
             rho; None while it is unknown (nothing trained yet, or a Trainer without an epoch or step limit).
         prices: what the labels and the hours are priced at.
@@ -40,17 +41,26 @@ class Bill:
 
     lines: dict[str, Line] = field(default_factory=dict)
     labels: int = 0
+    label_units: float | None = None
     reference: Line | None = None
     prices: Prices = field(default_factory=Prices)
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], *, labels: int, prices: Prices, reference: Line | None = None) -> Bill:
+    def of(
+        cls,
+        entries: Iterable[Entry],
+        *,
+        labels: int,
+        prices: Prices,
+        label_units: float | None = None,
+        reference: Line | None = None,
+    ) -> Bill:
         """Add up ledger entries."""
         lines: dict[str, Line] = {}
         for entry in entries:
             lines[entry.phase] = lines.get(entry.phase, Line()) + entry
         ordered = {phase: lines[phase] for phase in PHASES if phase in lines}
-        return cls(lines=ordered, labels=labels, reference=reference, prices=prices)
+        return cls(lines=ordered, labels=labels, label_units=label_units, reference=reference, prices=prices)
 
     @property
     def total(self) -> Line:
@@ -80,7 +90,7 @@ class Bill:
     @property
     def label_money(self) -> float:
         """Price of the labels."""
-        return self.labels * self.prices.label
+        return (self.labels if self.label_units is None else self.label_units) * self.prices.label
 
     @property
     def compute_money(self) -> float:
@@ -106,6 +116,7 @@ class Bill:
         """The bill as JSON-able data, derived numbers included."""
         return {
             "labels": self.labels,
+            "label_units": self.labels if self.label_units is None else self.label_units,
             "records_trained": self.records_trained,
             "records_inferred": self.records_inferred,
             "flops": self.flops,
@@ -129,8 +140,9 @@ class Bill:
         rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
         rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
         rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        units = "" if self.label_units is None else f" at their own costs ({self.label_units:,.1f} in all)"
         rows += [
-            f"{self.labels:,} labels {self.label_money:.2f} + compute {self.compute_money:.4f} = "
+            f"{self.labels:,} labels{units} {self.label_money:.2f} + compute {self.compute_money:.4f} = "
             f"{self.money:.2f} {self.prices.currency} (at {self.prices})"
         ]
         unknown = "unknown: no recipe to refer to, pass ActiveLearner(recipe_epochs=...)"

@@ -10,8 +10,9 @@ class Prices:
     """Prices of a label and of an hour of the machine that trains and scores.
 
     Args:
-        label: price of one label. The default, 0.036, is three annotators at 0.012 USD each, SageMaker Ground Truth's
-            public price for image or text classification with Mechanical Turk (2026).
+        label: price of one label, or of one unit where ``PoolDataModule(label_costs=...)`` says that labels differ. The
+            default, 0.036, is three annotators at 0.012 USD each, SageMaker Ground Truth's public price for image or
+            text classification with Mechanical Turk (2026).
         hour: price of one hour of compute. The default, 0.526, is AWS's on-demand price of a g4dn.xlarge in USD.
         currency: what the two are in.
 

@@ -13,7 +13,7 @@ from al_lightning.errors import PoolError
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
-from al_lightning.pool.state import PoolState
+from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import IndexedCollate, IndexedView, LabelledView, for_training
 from al_lightning.scoring.outputs import TASKS
@@ -34,11 +34,14 @@ class PoolDataModule(L.LightningDataModule):
         data: the records: a dataset with ``__len__`` and ``__getitem__``, or a LightningDataModule whose train dataset
             is the pool (its loader settings, validation and test loaders are used as they are; its ``setup`` runs
             once).
-        task: what the model's logits mean, one of ``multiclass``, ``binary``, ``multilabel``, ``regression``.
+        task: what the model's logits mean, one of ``multiclass``, ``binary``, ``multilabel``, ``regression``,
+            ``segmentation``, ``tokens``.
         val: validation dataset. Its labels are bought labels and stand on the bill.
         test: test dataset, for ``trainer.test``; never on the bill.
         eval_view: the same records without augmentation, for scoring; default: ``data``.
         features: ``(N, d)`` array (or memory map) of the user's, or ``RawInputs()`` or ``Layer("name")``.
+        label_costs: ``(N,)`` numbers above 0, the price of each record's label in multiples of ``Prices.label``, for
+            ``PerCost`` and the bill. Validation labels cost 1 each. Default: all labels cost the same.
         keys: one stable key per record (path, primary key); checked on resume and written into label files.
         target_key: key of the target where items are dicts.
         attach: ``(item, label) -> item`` where items are neither tuples ``(..., target)`` nor dicts with a target.
@@ -47,7 +50,8 @@ class PoolDataModule(L.LightningDataModule):
         loader: further ``DataLoader`` settings, for example ``{"num_workers": 4}``.
 
     Raises:
-        PoolError: a dataset without length, items no label can be attached to, or mismatched lengths.
+        PoolError: a dataset without length, items no label can be attached to, mismatched lengths, or label costs that
+            are no prices.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class PoolDataModule(L.LightningDataModule):
         test: Dataset[Any] | None = None,
         eval_view: Dataset[Any] | None = None,
         features: Any = None,
+        label_costs: Sequence[float] | np.ndarray | None = None,
         keys: Sequence[Any] | None = None,
         target_key: str | None = None,
         attach: Attach | None = None,
@@ -73,6 +78,7 @@ class PoolDataModule(L.LightningDataModule):
         self.inner = data if isinstance(data, L.LightningDataModule) else None
         self.items = ItemFormat(target_key, attach)
         self.features = features
+        self.label_costs = None if label_costs is None else checked_costs(label_costs)
         self.keys = keys
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -125,7 +131,7 @@ class PoolDataModule(L.LightningDataModule):
 
     def _adopt(self, data: Any) -> None:
         size = wrapped.size_of(data)
-        others: dict[str, Any] = {"eval_view": self._eval_view, "keys": self.keys}
+        others: dict[str, Any] = {"eval_view": self._eval_view, "keys": self.keys, "label_costs": self.label_costs}
         for name, other in others.items():
             if other is not None and len(other) != size:
                 raise PoolError(f"{name} has {len(other)} records, the dataset has {size}: they must be the same ones.")
@@ -166,6 +172,11 @@ class PoolDataModule(L.LightningDataModule):
         """Labelled records that validation uses; they count as bought."""
         self._ready()
         return self._val_labels
+
+    @property
+    def label_units(self) -> float | None:
+        """What the pool's labels cost together, in multiples of ``Prices.label``; None where all cost the same."""
+        return None if self.label_costs is None else float(self.label_costs[self.labelled].sum())
 
     @property
     def eval_data(self) -> Any:
@@ -213,6 +224,7 @@ class PoolDataModule(L.LightningDataModule):
             labelled=state.labelled,
             scores=state.scores,
             score_rounds=state.score_rounds,
+            label_costs=self.label_costs,
             score_cost=score_cost,
             load_features=features.get if features is not None else own,
             load_clusters=features.clusters if features is not None else None,

@@ -30,9 +30,13 @@ def _as_like(label: Any, like: Any) -> Any:
 
 
 def _is_cut(label: Any, dtype: Any) -> bool:
-    """Whether a number would lose its fraction in this dtype of torch or NumPy."""
+    """Whether a number, or one in a list, would lose its fraction in this dtype of torch or NumPy."""
     floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)
-    return not floating and isinstance(label, float) and label != int(label)
+    if floating:
+        return False
+    if isinstance(label, list):
+        return any(type(part) is not int and _is_cut(part, dtype) for part in label)
+    return isinstance(label, float) and label != int(label)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def rounds(
             unlabelled=len(pool.unlabelled),
             labelled=len(pool.labelled),
             round=number,
-            bill=Bill(labels=len(pool.labelled)),
+            bill=Bill(labels=len(pool.labelled), label_units=pool.label_units),
         )
         size = min(sizes(history), len(pool.unlabelled))
         return size if budget is None else min(size, budget.labels_left(history))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -91,13 +92,40 @@ class FunctionOracle:
 
 def plain(answers: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> dict[int, Any]:
     """Answers as JSON-able data, tensors and arrays unpacked; SKIP stays SKIP."""
-    return {int(i): value.tolist() if hasattr(value, "tolist") else value for i, value in dict(answers).items()}
+    return {int(i): _plain(value) for i, value in dict(answers).items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [part if type(part) in (int, float) else _plain(part) for part in value]
+    return value
+
+
+def _trainable(label: Any) -> bool:
+    """Whether nothing in a label is missing, NaN or infinite."""
+    if isinstance(label, Mapping):
+        return all(map(_trainable, label.values()))
+    if isinstance(label, list):
+        return all(type(part) is int or _trainable(part) for part in label)
+    return label is not None and not (isinstance(label, float) and not math.isfinite(label))
 
 
 def check_labels(answers: Mapping[int, Any], task: str) -> None:
     """Raise PoolError for an answer that is no label of this task."""
     for i, value in answers.items():
-        if value is SKIP or task not in ("multiclass", "binary"):
+        if value is SKIP:
+            continue
+        if task not in ("multiclass", "binary"):
+            if not _trainable(value):
+                shown = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}..."
+                raise PoolError(
+                    f"the label of id {i} is {shown}; task={task!r} takes finite numbers, and lists and dicts of them, "
+                    "or SKIP where there is no label."
+                )
             continue
         # One-element lists are the (n, 1) targets of a binary loss; True and False are classes of their own there.
         one = value[0] if task == "binary" and isinstance(value, list) and len(value) == 1 else value

@@ -14,6 +14,21 @@ FREE, WAITING, LABELLED, SKIPPED, STOP_SET = range(5)
 _NAMES = ("unlabelled", "waiting for an answer", "already labelled", "refused by the oracle", "in the stop set")
 
 
+def checked_costs(costs: Any) -> np.ndarray:
+    """``(N,)`` float64; raises PoolError, which names the ids, unless every record's label costs a number above 0."""
+    costs = np.asarray(costs, dtype=np.float64)
+    if costs.ndim != 1:
+        raise PoolError(f"label_costs have shape {costs.shape}; allowed: (N,), one price per record.")
+    wrong = np.flatnonzero(~(np.isfinite(costs) & (costs > 0)))
+    if len(wrong):
+        named = ", ".join(f"{costs[i]:g} for id {i}" for i in wrong[:5])
+        raise PoolError(
+            f"label_costs holds {named} ({len(wrong)} in all); allowed: numbers above 0, multiples of Prices.label. "
+            "Leave out of the dataset what cannot be labelled, and give a small number to what costs next to nothing."
+        )
+    return costs
+
+
 class PoolState:
     """Bookkeeping in ids; every change is checked here, at one seam.
 

@@ -30,6 +30,8 @@ class PoolView:
         labelled: ids with a label, ``(L,)`` int64, in the order they were labelled.
         scores: last score of every record, ``(N,)`` float32, NaN where there was none.
         score_rounds: round each score is from, ``(N,)`` int32, -1 where there was none.
+        label_costs: price of every record's label in multiples of ``Prices.label``, ``(N,)`` float64; None where all
+            cost the same.
         score_cost: compute of inferring a record, as a share of what the declared recipe spends on a label; None where
             it is not known, as in a hand-written loop.
         load_features: behind :attr:`features`.
@@ -44,6 +46,7 @@ class PoolView:
     labelled: np.ndarray
     scores: np.ndarray
     score_rounds: np.ndarray
+    label_costs: np.ndarray | None = None
     score_cost: float | None = None
     load_features: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     load_clusters: Callable[[int], Clusters] | None = field(default=None, repr=False)

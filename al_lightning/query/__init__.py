@@ -1,25 +1,45 @@
 """Strategies: how what the model said becomes a query. One file per method: a function, then a thin class."""
 
+from al_lightning.query.bald import BALD, bald_score
 from al_lightning.query.base import ScoreStrategy, Strategy
 from al_lightning.query.entropy import Entropy, entropy_score
+from al_lightning.query.information_density import InformationDensity, mean_cosine
 from al_lightning.query.kcenter import KCenterGreedy, k_center_greedy
 from al_lightning.query.least_confidence import LeastConfidence, least_confidence_score
 from al_lightning.query.margin import Margin, margin_score
 from al_lightning.query.novel import Novel
+from al_lightning.query.per_cost import PerCost, score_per_cost
 from al_lightning.query.random import Random, random_ids
+from al_lightning.query.random_control import RandomControl
+from al_lightning.query.stochastic import Stochastic, perturbed_scores
+from al_lightning.query.variance import Variance, variance_score
+from al_lightning.query.variation_ratio import VariationRatio, variation_ratio_score
 
 __all__ = [
+    "BALD",
     "Entropy",
+    "InformationDensity",
     "KCenterGreedy",
     "LeastConfidence",
     "Margin",
     "Novel",
+    "PerCost",
     "Random",
+    "RandomControl",
     "ScoreStrategy",
+    "Stochastic",
     "Strategy",
+    "Variance",
+    "VariationRatio",
+    "bald_score",
     "entropy_score",
     "k_center_greedy",
     "least_confidence_score",
     "margin_score",
+    "mean_cosine",
+    "perturbed_scores",
     "random_ids",
+    "score_per_cost",
+    "variance_score",
+    "variation_ratio_score",
 ]

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 def top(scores: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Positions of the ``size`` highest scores, highest first; ties are broken by ``rng``, never by position.
 
+    A partition, ``O(n)``, and a sort of what it leaves, ``O(size log size)``.
+
     Args:
-        scores: ``(n,)``, finite.
+        scores: ``(n,)``, none NaN.
         size: how many, at most ``n``.
         rng: breaks ties.
     """
-    return np.lexsort((rng.random(len(scores)), -scores))[:size]
+    if size == 0:
+        return np.zeros(0, dtype=np.int64)
+    lowest = np.partition(scores, len(scores) - size)[len(scores) - size]
+    above = rng.permutation(np.flatnonzero(scores > lowest))
+    tied = rng.choice(np.flatnonzero(scores == lowest), size=size - len(above), replace=False)
+    # Stable, so that only rng decides how ties fall, and not the machine's sorting network.
+    return np.concatenate([above[np.argsort(-scores[above], kind="stable")], tied])
 
 
 def check_task(strategy: Strategy, task: str) -> None:
@@ -53,6 +61,8 @@ class Strategy(ABC):
     requires: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = TASKS
+    beyond_candidates: ClassVar[bool] = False
+    """Whether unlabelled records that are no candidates may be picked, too."""
 
     @property
     def passes(self) -> int:
@@ -71,6 +81,16 @@ class Strategy(ABC):
     def payload_of(self, samples: Iterable[Outputs]) -> dict[str, Tensor]:
         """:meth:`payload` of a strategy that requires ``"samples"``; the answers are made while they are read."""
         raise NotImplementedError(f"{type(self).__name__} requires samples and has no payload_of().")
+
+    def worth(
+        self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> np.ndarray:
+        """What a strategy around this one works with: ``(n,)``, higher is more worth labelling."""
+        return arrays["score"]
+
+    def controls(self, size: int) -> int:
+        """How many at the end of a query of this size were drawn at random, whatever they score."""
+        return 0
 
     def pick(
         self,
@@ -117,10 +137,11 @@ class Strategy(ABC):
                 raise BadScores(ids[bad], name)
         picked = np.asarray(self._pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng), dtype=np.int64)
         distinct = len(np.unique(picked))
-        if len(picked) != size or distinct != size or not np.isin(picked, ids).all():
+        allowed = view.unlabelled if self.beyond_candidates else ids
+        if len(picked) != size or distinct != size or not np.isin(picked, allowed).all():
             raise ActiveLearningError(
                 f"{type(self).__name__} returned {len(picked)} ids ({distinct} distinct) for a query of {size} out of "
-                f"{len(ids)} candidates; a strategy returns exactly size distinct candidates."
+                f"{len(allowed)} records; a strategy returns exactly size distinct ones of them."
             )
         return picked
 

@@ -13,10 +13,10 @@ def least_confidence_score(probabilities: Tensor) -> Tensor:
     """One minus the probability of the most likely class (Lewis & Gale 1994).
 
     Args:
-        probabilities: ``(n, C)``, rows sum to 1.
+        probabilities: ``(..., C)``, rows sum to 1.
 
     Returns:
-        ``(n,)`` in ``[0, 1 - 1/C]``, higher is more worth labelling.
+        ``(...,)`` in ``[0, 1 - 1/C]``, higher is more worth labelling.
     """
     return 1 - probabilities.amax(dim=-1)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from al_lightning.pool.view import PoolView
-from al_lightning.query.base import top
 from al_lightning.query.wrapper import Wrapper
 from al_lightning.ranks import ranks
 
@@ -45,14 +44,10 @@ class Novel(Wrapper):
         if self.dims < 1:
             raise ValueError(f"Novel(dims={self.dims}): a number of dimensions, allowed: 1 or more.")
 
-    def _pick(
-        self,
-        *,
-        view: PoolView,
-        ids: np.ndarray,
-        arrays: Mapping[str, np.ndarray],
-        size: int,
-        rng: np.random.Generator,
+    def worth(
+        self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
+        """The mix of ranks."""
+        scores = super().worth(view=view, ids=ids, arrays=arrays, rng=rng)
         distance = ranks(view.distance_to_labelled(ids, self.dims))
-        return ids[top((1 - self.weight) * ranks(arrays["score"]) + self.weight * distance, size, rng)]
+        return (1 - self.weight) * ranks(scores) + self.weight * distance

@@ -41,8 +41,8 @@ class Outputs:
         task: one of :data:`TASKS`.
         mask: ``(n, T)`` for tokens, ``(n, height, width)`` for segmentation, true where a token or pixel counts; None
             where all do. From a batch that is a dict, ``attention_mask`` is taken.
-        members: ``(M, *logits.shape)``, logits of every member of an ensemble, or None. What asks a model M times then
-            asks it once.
+        members: ``(M, *logits.shape)`` with ``M >= 2``, logits of every member of an ensemble, or None. What asks a
+            model M times then asks it once.
     """
 
     logits: Tensor
@@ -63,9 +63,10 @@ class Outputs:
                 f"{words.replace('(n', f'({n}')}. Pass the right task to PoolDataModule, or give the model an "
                 "infer(batch) method that returns al_lightning.Outputs(logits=...)."
             )
-        if self.members is not None and tuple(self.members.shape[1:]) != shape:
+        if self.members is not None and (tuple(self.members.shape[1:]) != shape or len(self.members) < 2):
             raise OutputMismatch(
-                f"members have shape {tuple(self.members.shape)}; allowed: (M, *{shape}), the logits of M models."
+                f"members have shape {tuple(self.members.shape)}; allowed: (M, *{shape}) with M >= 2, the logits of M "
+                "models."
             )
         parts = shape[:1] + shape[2:] if self.task == "segmentation" else shape[:2]
         if self.mask is not None and tuple(self.mask.shape) != parts:

@@ -50,9 +50,10 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
         picked = strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng)
     elsewhere = sum(entry.seconds for entry in run.pending)
     run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - elsewhere)))
+    by_score = size - strategy.controls(size)
     if strategy.needs_inference:
-        effects["meta"]["stale"] = int(np.sum(view.score_rounds[picked] < run.round))
-    return {"query": as_query(run, picked), "round": run.round + 1, **effects}
+        effects["meta"]["stale"] = int(np.sum(view.score_rounds[picked[:by_score]] < run.round))
+    return {"query": as_query(run, picked, scored=by_score), "round": run.round + 1, **effects}
 
 
 def _infer(
@@ -84,12 +85,12 @@ def _infer(
     return ids, arrays
 
 
-def as_query(run: Run, ids: np.ndarray, *, scored: bool = True) -> Query:
-    """Picked ids with the scores they were picked by, if they were."""
+def as_query(run: Run, ids: np.ndarray, *, scored: int) -> Query:
+    """Picked ids with the scores they were picked by: the first ``scored`` of them, where those have one."""
     state = run.pool.state
-    if not scored:
-        return Query(ids=ids, scores=np.full(len(ids), np.nan), score_rounds=np.full(len(ids), -1))
-    return Query(ids=ids, scores=state.scores[ids], score_rounds=state.score_rounds[ids])
+    scores, rounds = np.full(len(ids), np.nan, dtype=np.float32), np.full(len(ids), -1, dtype=np.int32)
+    scores[:scored], rounds[:scored] = state.scores[ids[:scored]], state.score_rounds[ids[:scored]]
+    return Query(ids=ids, scores=scores, score_rounds=rounds)
 
 
 def _say_missing_classes(run: Run, width: int, effects: dict[str, Any]) -> None:

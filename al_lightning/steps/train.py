@@ -155,6 +155,6 @@ def restart(
     if new_selection:
         picked = run.pool.state.draw(new_selection, generator(run.seed, run.round, "restart"))
         effects["meta"] |= {"inferred": 0, "stale": 0}
-        run.commit("label", query=as_query(run, picked, scored=False), round=run.round + 1, **effects)
+        run.commit("label", query=as_query(run, picked, scored=0), round=run.round + 1, **effects)
     else:
         run.commit("train", **effects)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,21 @@ import torch
 from al_lightning import callbacks, candidates, query, round_size
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.query import (
+    BALD,
+    Entropy,
+    InformationDensity,
+    KCenterGreedy,
+    LeastConfidence,
+    Margin,
+    Novel,
+    PerCost,
+    Random,
+    RandomControl,
+    Stochastic,
+    Variance,
+    VariationRatio,
+)
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.scoring.outputs import Outputs
 
@@ -29,6 +44,17 @@ STRATEGIES = [
     KCenterGreedy(),
     Novel(Margin()),
     Novel(Entropy(), weight=0.2, dims=2),
+    VariationRatio(),
+    BALD(passes=3),
+    Variance(),
+    Stochastic(Margin()),
+    Stochastic(BALD(), kind="softmax", beta=4.0),
+    Stochastic(PerCost(Entropy()), kind="soft_rank"),
+    RandomControl(Margin(), share=0.3),
+    RandomControl(KCenterGreedy(), share=0.3),
+    PerCost(Margin()),
+    InformationDensity(Entropy()),
+    InformationDensity(PerCost(Variance()), beta=0.5),
 ]
 
 SELECTORS = [
@@ -96,6 +122,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, rows, ids=repr)
 
 
+def payload_of(strategy: Any, logits: torch.Tensor, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What travels for a batch; of a strategy that samples, from three answers that are not the same."""
+    outputs = Outputs(logits, embedding, task=strategy.tasks[0])
+    if "samples" not in strategy.requires:
+        return strategy.payload(outputs)
+    return strategy.payload_of(replace(outputs, logits=x) for x in (logits, -logits, logits.roll(2, dims=1)))
+
+
+@pytest.fixture
+def payload() -> Callable[..., dict[str, torch.Tensor]]:
+    return payload_of
+
+
 @pytest.fixture
 def arrays_of() -> Callable[..., dict[str, np.ndarray]]:
     """What travels for n candidates: the payload of random (or constant) logits."""
@@ -107,6 +146,6 @@ def arrays_of() -> Callable[..., dict[str, np.ndarray]]:
         shape = (1, 4) if constant else (n, 4)
         logits = torch.randn(shape, generator=generator).expand(n, 4)
         embedding = torch.randn((shape[0], 3), generator=generator).expand(n, 3)
-        return {k: v.numpy() for k, v in strategy.payload(Outputs(logits, embedding)).items()}
+        return {k: v.numpy() for k, v in payload_of(strategy, logits, embedding).items()}
 
     return arrays

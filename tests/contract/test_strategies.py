@@ -5,18 +5,24 @@ import pytest
 import torch
 
 from al_lightning.errors import BadScores, PoolExhausted
-from al_lightning.query import Random, ScoreStrategy
-from al_lightning.scoring.outputs import Outputs
+from al_lightning.query import Random, RandomControl, ScoreStrategy, Stochastic, VariationRatio
 
 N = 60
 LABELLED = [3, 17, 40]
+DRAWN = (Random, RandomControl, Stochastic)
 FEATURES = np.random.default_rng(5).normal(size=(N, 4)).astype(np.float32)
+COSTS = np.random.default_rng(6).uniform(0.5, 2, size=N)
 
 
 @pytest.fixture
 def pick(make_view, arrays_of):
     def pick(strategy, size, *, seed=0, constant=False, features=FEATURES, labelled=LABELLED, ids=None):
-        view = make_view(N, labelled=labelled, features=np.zeros((N, 4)) if constant else features)
+        view = make_view(
+            N,
+            labelled=labelled,
+            features=np.zeros((N, 4)) if constant else features,
+            label_costs=np.ones(N) if constant else COSTS,
+        )
         ids = view.unlabelled if ids is None else ids
         arrays = arrays_of(strategy, len(ids), constant=constant)
         return strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=np.random.default_rng(seed)).tolist()
@@ -33,6 +39,9 @@ def test_exact_ids_without_duplicates_none_labelled(strategy, pick, size):
 
 def test_only_candidates_are_picked(strategy, pick):
     ids = np.array([50, 2, 9, 31, 8])  # in no order: positions must not leak out as ids
+    if strategy.beyond_candidates:
+        assert set(pick(strategy, 5, ids=ids)[: 5 - strategy.controls(5)]) < set(ids.tolist())
+        return
     assert set(pick(strategy, 5, ids=ids)) == set(ids.tolist())
     assert set(pick(strategy, 2, ids=ids)) < set(ids.tolist())
 
@@ -46,8 +55,10 @@ def test_same_seed_same_query(strategy, pick):
 
 
 def test_only_ties_are_left_to_the_seed(strategy, pick):
+    if isinstance(strategy, VariationRatio):
+        pytest.skip("counts a few votes, so that ties are the rule")
     same = {tuple(pick(strategy, 10, seed=seed)) for seed in range(4)}
-    assert len(same) == (4 if isinstance(strategy, Random) else 1)
+    assert len(same) == (4 if isinstance(strategy, DRAWN) else 1)
 
 
 def test_ties_are_broken_by_the_seed_not_by_position(strategy, pick):
@@ -94,10 +105,10 @@ def test_float16_features(strategy, pick):
     assert len(set(pick(strategy, 10, features=FEATURES.astype(np.float16)))) == 10
 
 
-def test_payload_is_small_aligned_and_the_same_however_it_is_batched(strategy):
+def test_payload_is_small_aligned_and_the_same_however_it_is_batched(strategy, payload):
     logits, embedding = torch.randn((9, 4)), torch.randn((9, 3))
-    whole = strategy.payload(Outputs(logits, embedding))
-    halves = [strategy.payload(Outputs(logits[s], embedding[s])) for s in (slice(0, 4), slice(4, 9))]
+    whole = payload(strategy, logits, embedding)
+    halves = [payload(strategy, logits[s], embedding[s]) for s in (slice(0, 4), slice(4, 9))]
     for name, values in whole.items():
         assert len(values) == 9
         torch.testing.assert_close(values, torch.cat([half[name] for half in halves]))

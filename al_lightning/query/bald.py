@@ -1,0 +1,46 @@
+"""BALD: the records about whose class sampled answers are sure, and disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from al_lightning.query.base import SampledStrategy
+from al_lightning.query.entropy import entropy_score
+
+
+def bald_score(samples: Iterable[Tensor]) -> Tensor:
+    """Entropy of the mean answer minus the mean entropy of the answers, in nats (Houlsby et al. 2011).
+
+    It is the mutual information of a record's class and the model's weights. Sums are kept as the answers are read:
+    memory of one answer, however many there are.
+
+    Args:
+        samples: class probabilities ``(..., C)`` of every answer, at least one.
+
+    Returns:
+        ``(...,)`` in ``[0, ln C]``, higher is more worth labelling. Never below 0, as the mutual information is: what
+        rounding leaves below it would otherwise order records that all have none.
+    """
+    answers, count = iter(samples), 1
+    total = next(answers).clone()
+    entropies = entropy_score(total)
+    for probabilities in answers:
+        total += probabilities
+        entropies += entropy_score(probabilities)
+        count += 1
+    return (entropy_score(total.div_(count)) - entropies.div_(count)).clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class BALD(SampledStrategy):
+    """Query the records whose class says most about the weights: answers sure, each of another class.
+
+    Source: N. Houlsby, F. Huszár, Z. Ghahramani and M. Lengyel, "Bayesian active learning for classification and
+    preference learning", arXiv:1112.5745, 2011; with dropout, Y. Gal, R. Islam and Z. Ghahramani, "Deep Bayesian active
+    learning with image data", ICML 2017.
+    """
+
+    score = staticmethod(bald_score)
