@@ -13,7 +13,7 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.query import Badge, Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
 from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "ActiveLearner",
+    "Badge",
     "Bill",
     "Budget",
     "DatasetOracle",

@@ -11,7 +11,7 @@ from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import PoolExhausted
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
-from al_lightning.query.nearest import Nearest, check_finite, rows_of, squared_norms
+from al_lightning.query.nearest import Group, Nearest, check_finite, rows_of
 
 _HOT = 512
 """Candidates, the farthest, that every new center is compared with at once."""
@@ -74,33 +74,22 @@ def _k_center_greedy(
             left = np.flatnonzero(nearest.bound == 0)
             picked.extend(left[np.argsort(turn[left])][: size - len(picked)].tolist())
         else:
-            picked += _pick_among_farthest(nearest, features, ids, turn, origin, size - len(picked))
+            picked += _pick_among_farthest(nearest, turn, size - len(picked))
     return ids[np.array(picked, dtype=np.int64)], nearest.flops
 
 
-def _pick_among_farthest(
-    nearest: Nearest, features: np.ndarray, ids: np.ndarray, turn: np.ndarray, origin: np.ndarray, most: int
-) -> list[int]:
+def _pick_among_farthest(nearest: Nearest, turn: np.ndarray, most: int) -> list[int]:
     """Pick from the farthest candidates for as long as none of the others can be farther; at least one, if any is."""
     hot, bar = _farthest(nearest, turn)
-    rows, bound, order = rows_of(features, ids[hot]), nearest.bound[hot], turn[hot]
-    centred = rows - origin
-    lengths = squared_norms(centred)
-    rounding = (rows.shape[1] + 4) * np.finfo(np.float32).eps
+    group, order = Group(nearest, hot), turn[hot]
     picked: list[int] = []
     while len(picked) < most:
-        top = int(bound.argmax())  # the first in turn among ties: hot is in that order
-        if bound[top] <= 0 or (float(bound[top]), -int(order[top])) < bar:
+        top = int(group.bound.argmax())  # the first in turn among ties: hot is in that order
+        if group.bound[top] <= 0 or (float(group.bound[top]), -int(order[top])) < bar:
             break
         picked.append(int(hot[top]))
-        nearest.add(picked[-1])
-        # |x - c|^2 by one product says who may have come nearer, the difference by how much
-        lower = lengths + lengths[top] - 2 * (centred @ centred[top]) - rounding * (lengths + lengths[top])
-        nearer = np.flatnonzero(lower < bound)
-        bound[nearer] = np.minimum(bound[nearer], squared_norms(rows[nearer] - rows[top]))
-        bound[top] = -1
-        nearest.flops += 2.0 * rows.size
-    nearest.bound[hot], nearest.seen[hot] = bound, nearest.count
+        group.add(top)
+    group.close()
     return picked
 
 

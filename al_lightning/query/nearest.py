@@ -90,11 +90,11 @@ class Nearest:
         most: int,
         origin: np.ndarray | None = None,
     ) -> None:
-        self._read, self._origin = read, origin
+        self.read, self._origin = read, origin
         self.count, self.flops = len(centers), 0.0
         self.bound = np.full(n, np.inf, dtype=np.float32)
         self.seen = np.zeros(n, dtype=np.int32)
-        rows = self._centred(read(centers))
+        rows = self.centred(read(centers))
         room = self.count + most
         self._at = np.empty(room, dtype=np.int64)
         self._lines = tuple(np.empty((room, part.shape[1]), np.float32) for part in rows)
@@ -102,7 +102,8 @@ class Nearest:
         self._width = sum(part.shape[1] for part in rows)
         self._put(slice(0, self.count), centers, rows)
 
-    def _centred(self, rows: Rows) -> Rows:
+    def centred(self, rows: Rows) -> Rows:
+        """Rows as products are taken of them."""
         return rows if self._origin is None else tuple(part - self._origin for part in rows)
 
     def _put(self, to: slice, at: np.ndarray, rows: Rows) -> None:
@@ -114,7 +115,7 @@ class Nearest:
     def add(self, at: int) -> None:
         """Make the point at this position a center; it is at -1 from then on, below every distance."""
         where = np.array([at])
-        self._put(slice(self.count, self.count + 1), where, self._centred(self._read(where)))
+        self._put(slice(self.count, self.count + 1), where, self.centred(self.read(where)))
         self.count += 1
         self.bound[at] = -1
 
@@ -125,9 +126,9 @@ class Nearest:
         at = at[np.argsort(self.seen[at], kind="stable")]  # so that a block's points lack about the same centers
         for block in blocks(len(at), max(self._width, min(_LINES, upto))):
             some = at[block]
-            rows = self._read(some)
-            nearest = self._nearest(self._centred(rows), int(self.seen[some[0]]), upto)
-            found = squared_distances(rows, self._read(self._at[nearest]))
+            rows = self.read(some)
+            nearest = self._nearest(self.centred(rows), int(self.seen[some[0]]), upto)
+            found = squared_distances(rows, self.read(self._at[nearest]))
             self.bound[some] = np.minimum(self.bound[some], found)
             self.seen[some] = upto
 
@@ -147,3 +148,44 @@ class Nearest:
             best = np.minimum(value, best)
             self.flops += 2.0 * products.size * self._width
         return nearest
+
+
+class Group:
+    """A few points, compared with every new center as it is added.
+
+    Args:
+        nearest: of which they are a part; it learns what was found by :meth:`close`.
+        at: their positions, ``(m,)``, compared with every center already.
+
+    Attributes:
+        bound: ``(m,)`` float32, squared distance to the nearest center, -1 for a center.
+    """
+
+    def __init__(self, nearest: Nearest, at: np.ndarray) -> None:
+        self._nearest, self._at = nearest, at
+        self._rows = nearest.read(at)
+        self._centred = nearest.centred(self._rows)
+        self._lengths = np.prod([squared_norms(part) for part in self._centred], axis=0)
+        self._width = sum(part.shape[1] for part in self._rows)
+        self.bound = nearest.bound[at]
+
+    def add(self, i: int) -> None:
+        """Make the i-th of them a center."""
+        self._nearest.add(int(self._at[i]))
+        self._nearest.flops += 2.0 * len(self._at) * self._width
+        # |x - c|^2 by products says who may have come nearer, the difference by how much
+        products = self._centred[0] @ self._centred[0][i]
+        for part in self._centred[1:]:
+            products *= part @ part[i]
+        scale = self._lengths + self._lengths[i]
+        rounding = (self._width + 4) * np.finfo(np.float32).eps
+        self.bound[i] = -1
+        nearer = np.flatnonzero(scale - 2 * products - rounding * scale < self.bound)
+        if len(nearer):
+            center = tuple(np.broadcast_to(part[i], (len(nearer), part.shape[1])) for part in self._rows)
+            found = squared_distances(tuple(part[nearer] for part in self._rows), center)
+            self.bound[nearer] = np.minimum(self.bound[nearer], found)
+
+    def close(self) -> None:
+        """Write back what was found."""
+        self._nearest.bound[self._at], self._nearest.seen[self._at] = self.bound, self._nearest.count

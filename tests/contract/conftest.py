@@ -17,7 +17,7 @@ import torch
 from al_lightning import callbacks, candidates, query, round_size
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
-from al_lightning.query import Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.query import Badge, Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.scoring.outputs import Outputs
 
@@ -29,7 +29,11 @@ STRATEGIES = [
     KCenterGreedy(),
     Novel(Margin()),
     Novel(Entropy(), weight=0.2, dims=2),
+    Badge(),
 ]
+
+DRAWS = (Badge, Random)
+"""Strategies that draw the query: another seed gives another one, also without ties."""
 
 SELECTORS = [
     WholePool(),
