@@ -3,7 +3,7 @@
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
@@ -13,7 +13,20 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
-from al_lightning.query import Badge, Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.query import (
+    Badge,
+    ClusterMargin,
+    Entropy,
+    KCenterGreedy,
+    KMeans,
+    LeastConfidence,
+    Margin,
+    Novel,
+    ProbCover,
+    Random,
+    Stratified,
+    TypiClust,
+)
 from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
@@ -28,6 +41,7 @@ __all__ = [
     "Badge",
     "Bill",
     "Budget",
+    "ClusterMargin",
     "DatasetOracle",
     "Doubling",
     "Entropy",
@@ -38,6 +52,7 @@ __all__ = [
     "Growing",
     "History",
     "KCenterGreedy",
+    "KMeans",
     "Layer",
     "LeastConfidence",
     "Listed",
@@ -46,6 +61,7 @@ __all__ = [
     "Outputs",
     "PoolDataModule",
     "Prices",
+    "ProbCover",
     "Random",
     "RandomShare",
     "RawInputs",
@@ -55,9 +71,12 @@ __all__ = [
     "RoundPlateau",
     "RoundRecord",
     "Scores",
+    "Seals",
     "Spread",
     "Staggered",
     "StallDetection",
+    "Stratified",
+    "TypiClust",
     "WarmStart",
     "WholePool",
     "fresh_trainer",

@@ -2,27 +2,42 @@
 
 from al_lightning.query.badge import Badge, badge_picks
 from al_lightning.query.base import ScoreStrategy, Strategy
+from al_lightning.query.cluster_margin import ClusterMargin, cluster_turns
 from al_lightning.query.entropy import Entropy, entropy_score
 from al_lightning.query.kcenter import KCenterGreedy, k_center_greedy
+from al_lightning.query.kmeans import KMeans, nearest_to_centroids
 from al_lightning.query.least_confidence import LeastConfidence, least_confidence_score
 from al_lightning.query.margin import Margin, margin_score
 from al_lightning.query.novel import Novel
+from al_lightning.query.prob_cover import ProbCover, prob_cover_picks, pure_radius
 from al_lightning.query.random import Random, random_ids
+from al_lightning.query.stratified import Stratified
+from al_lightning.query.typiclust import TypiClust, typical
 
 __all__ = [
     "Badge",
+    "ClusterMargin",
     "Entropy",
     "KCenterGreedy",
+    "KMeans",
     "LeastConfidence",
     "Margin",
     "Novel",
+    "ProbCover",
     "Random",
     "ScoreStrategy",
     "Strategy",
+    "Stratified",
+    "TypiClust",
     "badge_picks",
+    "cluster_turns",
     "entropy_score",
     "k_center_greedy",
     "least_confidence_score",
     "margin_score",
+    "nearest_to_centroids",
+    "prob_cover_picks",
+    "pure_radius",
     "random_ids",
+    "typical",
 ]

@@ -9,9 +9,10 @@ import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import PoolExhausted
+from al_lightning.features.blocks import check_finite, rows_of
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
-from al_lightning.query.nearest import Group, Nearest, check_finite, rows_of
+from al_lightning.query.nearest import Group, Nearest
 
 _HOT = 512
 """Candidates, the farthest, that every new center is compared with at once."""

@@ -16,8 +16,21 @@ import torch
 
 from al_lightning import callbacks, candidates, query, round_size
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
-from al_lightning.query import Badge, Entropy, KCenterGreedy, LeastConfidence, Margin, Novel, Random
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
+from al_lightning.query import (
+    Badge,
+    ClusterMargin,
+    Entropy,
+    KCenterGreedy,
+    KMeans,
+    LeastConfidence,
+    Margin,
+    Novel,
+    ProbCover,
+    Random,
+    Stratified,
+    TypiClust,
+)
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.scoring.outputs import Outputs
 
@@ -30,10 +43,19 @@ STRATEGIES = [
     Novel(Margin()),
     Novel(Entropy(), weight=0.2, dims=2),
     Badge(),
+    ClusterMargin(),
+    ClusterMargin(Entropy(), n_clusters=5, oversample=2.5, order="score"),
+    KMeans(),
+    TypiClust(max_clusters=4),
+    TypiClust(max_clusters=3, neighbours=2),
+    ProbCover(),
+    ProbCover(delta=1.0),
+    Stratified(),
+    Stratified(n_clusters=3),
 ]
 
-DRAWS = (Badge, Random)
-"""Strategies that draw the query: another seed gives another one, also without ties."""
+DRAWS = (Badge, KMeans, ProbCover, Random, Stratified)
+"""Strategies that draw, or count so few things that they always have ties: another seed gives another query."""
 
 SELECTORS = [
     WholePool(),
@@ -41,6 +63,8 @@ SELECTORS = [
     Representatives(0.3),
     Representatives(0.3, n_clusters=1),
     Representatives(0.3, n_clusters=7, memory=True),
+    Seals(),
+    Seals(neighbours=3),
     Staggered(0.3),
     Staggered(0.3, best=0.0),
     Staggered(0.3, spend=0.2),
