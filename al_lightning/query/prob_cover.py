@@ -110,8 +110,8 @@ def _neighbours(
             total += sum(map(len, found))
             if total > max(MOST_NEIGHBOURS * n, _SMALL):
                 raise ActiveLearningError(
-                    f"ProbCover: within delta={delta:.4g} the {n} candidates have more than {MOST_NEIGHBOURS} neighbours "
-                    "each on average. Pass a smaller delta, or fewer candidates (RandomShare, Representatives)."
+                    f"ProbCover: within delta={delta:.4g} the {n} candidates have more than {MOST_NEIGHBOURS} "
+                    "neighbours each on average. Pass a smaller delta, or fewer candidates (RandomShare, Representatives)."
                 )
     keys = np.concatenate(pairs)
     keys.sort()
@@ -139,8 +139,8 @@ def pure_radius(
 ) -> tuple[float, float]:
     """The largest radius within which a share ``purity`` of the records have neighbours of their own class only.
 
-    Exact for a sample of 1,000 of the records against all of them: a ball is pure until it reaches the nearest record of
-    another class, so the radius is a quantile of those distances. ``2 * 1000 n d`` floating-point operations.
+    Exact for a sample of 1,000 of the records against all. A ball is pure until it reaches the nearest record of another
+    class, so the radius is a quantile of those distances. ``2 * 1000 n d`` floating-point operations.
 
     Args:
         features: ``(N, d)``, row i belongs to id i.
@@ -205,15 +205,12 @@ class ProbCover(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        delta, estimate = self.delta, 0.0
-        classes = None
-        if delta is None:
+        features, classes = view.features, None
+        if self.delta is None:
             classes = view.clusters(self.n_clusters or usual_clusters(view.size)).assignments[ids]
         with Stopwatch.running() as watch:
-            if delta is None:
-                assert classes is not None
-                delta, estimate = pure_radius(view.features, ids, classes, 0.95)
-            picked, flops = _prob_cover(view.features, ids, view.labelled, size, delta, rng)
+            delta, estimate = (self.delta or 0.0, 0.0) if classes is None else pure_radius(features, ids, classes, 0.95)
+            picked, flops = _prob_cover(features, ids, view.labelled, size, delta, rng)
         if view.spend is not None:
             view.spend(flops + estimate, watch.seconds)
         return picked

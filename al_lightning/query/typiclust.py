@@ -111,7 +111,8 @@ class TypiClust(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        check_finite(view.features, ids)
+        features = view.features
+        check_finite(features, ids)
         n_clusters = min(len(view.labelled) + size, self.max_clusters, view.size)
         assignments = view.clusters(n_clusters).assignments
         clusters = assignments[ids]
@@ -129,7 +130,7 @@ class TypiClust(Strategy):
             for cluster in np.unique(turn):
                 mine = ids[order[ends[cluster] : ends[cluster + 1]]]
                 places = np.flatnonzero(turn == cluster)
-                found, cost = typical(rows_of(view.features, mine), len(places), self.neighbours, rng)
+                found, cost = typical(rows_of(features, mine), len(places), self.neighbours, rng)
                 picked[places] = mine[found]
                 flops += cost
         if view.spend is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from al_lightning import ActiveLearner, DatasetOracle, Listed, Margin, RawInputs, Seals
+from al_lightning import ActiveLearner, Listed, Margin, RawInputs, Seals
 from al_lightning.candidates import neighbours_of
 from al_lightning.errors import BadScores
 from al_lightning.features import blocks

@@ -56,9 +56,7 @@ def test_ties_and_what_is_left_are_drawn(make_view):
 
 def test_a_graph_too_dense_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(prob_cover, "_SMALL", 10)
-    with pytest.raises(
-        ActiveLearningError, match=r"delta=9 the 300 candidates.*128 neighbours.*smaller delta, or fewer"
-    ):
+    with pytest.raises(ActiveLearningError, match=r"delta=9 the 300 candidates.*128 neighbours.*smaller delta, or"):
         prob_cover_picks(points(300), np.arange(300), np.arange(0), 5, 9.0, np.random.default_rng(0))
 
 
