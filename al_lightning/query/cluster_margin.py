@@ -40,8 +40,8 @@ def cluster_turns(clusters: np.ndarray, order: str) -> np.ndarray:
 class ClusterMargin(Wrapper):
     """Query the records with the smallest margins, in turns from the clusters of the pool they lie in.
 
-    ``oversample * size`` records with the best scores are taken, and of them one of each cluster in turn, so that a large
-    query does not hold one region many times. The paper clusters once by agglomeration (average linkage), which
+    ``oversample * size`` records with the best scores are taken, and of them one of each cluster in turn, so that a
+    large query does not hold one region many times. The paper clusters once by agglomeration (average linkage), which
     takes distances of all pairs, and draws within a cluster; here the clusters are those of k-means, made once, and
     within a cluster the best score comes first.
 

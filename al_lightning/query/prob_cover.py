@@ -111,7 +111,8 @@ def _neighbours(
             if total > max(MOST_NEIGHBOURS * n, _SMALL):
                 raise ActiveLearningError(
                     f"ProbCover: within delta={delta:.4g} the {n} candidates have more than {MOST_NEIGHBOURS} "
-                    "neighbours each on average. Pass a smaller delta, or fewer candidates (RandomShare, Representatives)."
+                    "neighbours each on average. Pass a smaller delta, or fewer candidates (RandomShare, "
+                    "Representatives)."
                 )
     keys = np.concatenate(pairs)
     keys.sort()
@@ -139,8 +140,8 @@ def pure_radius(
 ) -> tuple[float, float]:
     """The largest radius within which a share ``purity`` of the records have neighbours of their own class only.
 
-    Exact for a sample of 1,000 of the records against all. A ball is pure until it reaches the nearest record of another
-    class, so the radius is a quantile of those distances. ``2 * 1000 n d`` floating-point operations.
+    Exact for a sample of 1,000 of the records against all. A ball is pure until it reaches the nearest record of
+    another class, so the radius is a quantile of those distances. ``2 * 1000 n d`` floating-point operations.
 
     Args:
         features: ``(N, d)``, row i belongs to id i.
@@ -165,7 +166,7 @@ def pure_radius(
     flops = 2.0 * len(sample) * len(ids) * features.shape[1]
     if not np.isfinite(reach).any():
         return 0.0, flops
-    return float(np.sqrt(max(0.0, np.quantile(reach, 1 - purity, method="lower")))), flops
+    return float(np.sqrt(np.maximum(np.quantile(reach, 1 - purity, method="lower"), 0))), flops
 
 
 @dataclass(frozen=True)

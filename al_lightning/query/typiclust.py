@@ -37,7 +37,7 @@ def typical(rows: np.ndarray, count: int, neighbours: int, rng: np.random.Genera
     Returns:
         ``(count,)`` distinct positions in the order they were picked, and the floating-point operations it took.
     """
-    picked, flops, left = [], 0.0, np.arange(len(rows))
+    picked, flops, left = list[int](), 0.0, np.arange(len(rows))
     while len(picked) < count:
         some = min(count - len(picked), _AT_ONCE)
         found = _typical(rows[left], some, neighbours, rng)

@@ -87,7 +87,6 @@ def test_little_is_inferred_through_the_learner(tmp_path):
         candidates=Seals(4),
         round_size=Listed([10, 5, 5]),
         run_dir=tmp_path,
-        oracle=DatasetOracle(),
     )
     result = learner.fit(net(), datamodule=pool_of(blobs(600), features=RawInputs()))
     assert 10 <= result.bill.lines["score"].records <= 4 * 10 + 4 * 15
