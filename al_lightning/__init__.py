@@ -3,7 +3,7 @@
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
@@ -15,16 +15,22 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
 from al_lightning.query import (
     BALD,
+    Badge,
+    ClusterMargin,
     Entropy,
     InformationDensity,
     KCenterGreedy,
+    KMeans,
     LeastConfidence,
     Margin,
     Novel,
     PerCost,
+    ProbCover,
     Random,
     RandomControl,
     Stochastic,
+    Stratified,
+    TypiClust,
     Variance,
     VariationRatio,
 )
@@ -40,8 +46,10 @@ __all__ = [
     "BALD",
     "SKIP",
     "ActiveLearner",
+    "Badge",
     "Bill",
     "Budget",
+    "ClusterMargin",
     "DatasetOracle",
     "Doubling",
     "Entropy",
@@ -53,6 +61,7 @@ __all__ = [
     "History",
     "InformationDensity",
     "KCenterGreedy",
+    "KMeans",
     "Layer",
     "LeastConfidence",
     "Listed",
@@ -62,6 +71,7 @@ __all__ = [
     "PerCost",
     "PoolDataModule",
     "Prices",
+    "ProbCover",
     "Random",
     "RandomControl",
     "RandomShare",
@@ -72,10 +82,13 @@ __all__ = [
     "RoundPlateau",
     "RoundRecord",
     "Scores",
+    "Seals",
     "Spread",
     "Staggered",
     "StallDetection",
     "Stochastic",
+    "Stratified",
+    "TypiClust",
     "Variance",
     "VariationRatio",
     "WarmStart",

@@ -4,6 +4,7 @@ from al_lightning.candidates.base import CandidateSelector, State
 from al_lightning.candidates.every_k import EveryK
 from al_lightning.candidates.random_share import RandomShare
 from al_lightning.candidates.representatives import Representatives, cluster_worth, draw_from_clusters
+from al_lightning.candidates.seals import Seals, neighbours_of
 from al_lightning.candidates.staggered import Staggered
 from al_lightning.candidates.whole import WholePool
 
@@ -12,9 +13,11 @@ __all__ = [
     "EveryK",
     "RandomShare",
     "Representatives",
+    "Seals",
     "Staggered",
     "State",
     "WholePool",
     "cluster_worth",
     "draw_from_clusters",
+    "neighbours_of",
 ]

@@ -1,10 +1,13 @@
 """Strategies: how what the model said becomes a query. One file per method: a function, then a thin class."""
 
 from al_lightning.query.bald import BALD, bald_score
+from al_lightning.query.badge import Badge, badge_picks
 from al_lightning.query.base import ScoreStrategy, Strategy
+from al_lightning.query.cluster_margin import ClusterMargin, cluster_turns
 from al_lightning.query.entropy import Entropy, entropy_score
 from al_lightning.query.information_density import InformationDensity, mean_cosine
 from al_lightning.query.kcenter import KCenterGreedy, k_center_greedy
+from al_lightning.query.kmeans import KMeans, nearest_to_centroids
 from al_lightning.query.least_confidence import LeastConfidence, least_confidence_score
 from al_lightning.query.margin import Margin, margin_score
 from al_lightning.query.novel import Novel
@@ -17,13 +20,21 @@ from al_lightning.query.variation_ratio import VariationRatio, variation_ratio_s
 
 __all__ = [
     "BALD",
+from al_lightning.query.prob_cover import ProbCover, prob_cover_picks, pure_radius
+from al_lightning.query.stratified import Stratified
+from al_lightning.query.typiclust import TypiClust, typical
+
+    "Badge",
+    "ClusterMargin",
     "Entropy",
     "InformationDensity",
     "KCenterGreedy",
+    "KMeans",
     "LeastConfidence",
     "Margin",
     "Novel",
     "PerCost",
+    "ProbCover",
     "Random",
     "RandomControl",
     "ScoreStrategy",
@@ -32,6 +43,10 @@ __all__ = [
     "Variance",
     "VariationRatio",
     "bald_score",
+    "Stratified",
+    "TypiClust",
+    "badge_picks",
+    "cluster_turns",
     "entropy_score",
     "k_center_greedy",
     "least_confidence_score",
@@ -42,4 +57,8 @@ __all__ = [
     "score_per_cost",
     "variance_score",
     "variation_ratio_score",
+    "nearest_to_centroids",
+    "prob_cover_picks",
+    "pure_radius",
+    "typical",
 ]

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from al_lightning.errors import BadScores, PoolExhausted
+from al_lightning.cost.ledger import Stopwatch
+from al_lightning.errors import PoolExhausted
+from al_lightning.features.blocks import check_finite, rows_of
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
+from al_lightning.query.nearest import Group, Nearest
 
-_BLOCK = 1 << 18
-"""Numbers of a block that distances are computed on: 1 MiB of float32, so that it stays in the cache."""
-_LINES = 2048
-"""Centers compared with a block at once, by one matrix product."""
+_HOT = 512
+"""Candidates, the farthest, that every new center is compared with at once."""
+_FIRST = 64
+"""Centers that every candidate is compared with, before only the farthest of them are compared with the rest."""
 
 
 def k_center_greedy(
@@ -23,8 +26,14 @@ def k_center_greedy(
     """Pick the candidate farthest from every center, make it a center, and again, ``size`` times.
 
     A 2-approximation of the k-center problem (Gonzalez 1985; Sener & Savarese 2018, algorithm 1). Distances are
-    Euclidean, in float32. About ``2 (L + size) n d`` floating-point operations for n candidates and L centers, and
-    O(n) memory beside the features, which are read block by block: a memory map or float16 is fine.
+    Euclidean, in float32.
+
+    Distances to the nearest center only fall. So a candidate that once was near is compared with no further center
+    before it is among the farthest again, and then with all it has missed by one matrix product. The picks are those of
+    comparing everything with every center, which takes ``2 (L + size) n d`` floating-point operations for n candidates
+    and L centers and reads the features ``size`` times; that many operations are the worst case here, a fifth to a half
+    are usual, and the features are read a few times. Memory beside the features: about ``50 n + 4 (L + size) d`` bytes;
+    they are read block by block, so a memory map or float16 is fine.
 
     Args:
         features: ``(N, d)``, row i belongs to id i.
@@ -40,61 +49,73 @@ def k_center_greedy(
         PoolExhausted: fewer candidates than ``size``.
         BadScores: features of a candidate or a center are NaN or infinite; the ids are named.
     """
-    if size > len(ids):
-        raise PoolExhausted(size, len(ids), "candidates")
-    _check_finite(features, np.concatenate([ids, centers]))
-    distance = _to_nearest_center(features, ids, centers)
-    picked = np.empty(size, dtype=np.int64)
-    for i in range(size):
-        farthest = rng.choice(np.flatnonzero(distance == distance.max()))
-        picked[i] = ids[farthest]
-        center = _rows(features, ids[farthest : farthest + 1])
-        for block in _blocks(len(ids), features.shape[1]):
-            np.minimum(distance[block], _squared(_rows(features, ids[block]) - center), out=distance[block])
-        distance[farthest] = -1  # below every distance: never picked again, not even among duplicates
+    return _k_center_greedy(features, ids, centers, size, rng)[0]
+
+
+def _k_center_greedy(
+    features: np.ndarray, ids: np.ndarray, centers: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    n = len(ids)
+    if size > n:
+        raise PoolExhausted(size, n, "candidates")
+    everyone = np.concatenate([ids, centers])
+    check_finite(features, everyone)
+    origin = rows_of(features, everyone[-_HOT:]).mean(axis=0, dtype=np.float64).astype(np.float32)
+    nearest = Nearest(
+        lambda at: (rows_of(features, everyone[at]),), n, np.arange(n, len(everyone)), size, origin=origin
+    )
+    turn = rng.permutation(n)  # who comes first among ties
+    picked: list[int] = []
+    if size and not len(centers):
+        picked.append(int(turn.argmin()))
+        nearest.add(picked[0])
+    nearest.bring(np.arange(n), _FIRST)
+    while len(picked) < size:
+        if nearest.bound.max() <= 0:  # duplicates of centers are left, in a pool of few distinct points
+            left = np.flatnonzero(nearest.bound == 0)
+            picked.extend(left[np.argsort(turn[left])][: size - len(picked)].tolist())
+        else:
+            picked += _pick_among_farthest(nearest, turn, size - len(picked))
+    return ids[np.array(picked, dtype=np.int64)], nearest.flops
+
+
+def _pick_among_farthest(nearest: Nearest, turn: np.ndarray, most: int) -> list[int]:
+    """Pick from the farthest candidates for as long as none of the others can be farther; at least one, if any is."""
+    hot, bar = _farthest(nearest, turn)
+    group, order = Group(nearest, hot), turn[hot]
+    picked: list[int] = []
+    while len(picked) < most:
+        top = int(group.bound.argmax())  # the first in turn among ties: hot is in that order
+        if group.bound[top] <= 0 or (float(group.bound[top]), -int(order[top])) < bar:
+            break
+        picked.append(int(hot[top]))
+        group.add(top)
+    group.close()
     return picked
 
 
-def _rows(features: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    return np.asarray(features[ids], dtype=np.float32)
+def _farthest(nearest: Nearest, turn: np.ndarray) -> tuple[np.ndarray, tuple[float, int]]:
+    """The farthest candidates, compared with every center, in turn; and the key the best of the others has at most."""
+    many = _HOT
+    while True:
+        hot, bar = _highest(nearest.bound, turn, _HOT)
+        if (nearest.seen[hot] == nearest.count).all():
+            return hot, bar
+        nearest.bring(_highest(nearest.bound, turn, many)[0])
+        many *= 2  # bounds that fall below the others' bring others up: a few rounds reach all that matter
 
 
-def _squared(differences: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", differences, differences)
-
-
-def _blocks(n: int, width: int) -> list[slice]:
-    step = max(1, _BLOCK // max(1, width))
-    return [slice(start, start + step) for start in range(0, n, step)]
-
-
-def _check_finite(features: np.ndarray, ids: np.ndarray) -> None:
-    blocks = [ids[block] for block in _blocks(len(ids), features.shape[1])]
-    bad = [block[~np.isfinite(features[block]).all(axis=1)] for block in blocks]
-    if any(len(block) for block in bad):
-        raise BadScores(np.sort(np.concatenate(bad)).tolist(), "features")
-
-
-def _to_nearest_center(features: np.ndarray, ids: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Squared distance to the nearest center, ``(n,)`` float32; infinite where there is no center."""
-    distance = np.full(len(ids), np.inf, dtype=np.float32)
-    if not len(centers):
-        return distance
-    origin = _rows(features, centers[:_LINES]).mean(axis=0, dtype=np.float64).astype(np.float32)
-    for block in _blocks(len(ids), max(features.shape[1], _LINES)):
-        rows = _rows(features, ids[block])
-        nearest, best = centers[np.zeros(len(rows), dtype=np.int64)], np.full(len(rows), np.inf, dtype=np.float32)
-        for start in range(0, len(centers), _LINES):
-            some = centers[start : start + _LINES]
-            lines = _rows(features, some) - origin
-            # |x - c|^2 without |x|^2, which does not change which center is nearest
-            partial = _squared(lines) - 2 * (rows - origin) @ lines.T
-            closest = partial.argmin(axis=1)
-            value = partial[np.arange(len(rows)), closest]
-            nearest, best = np.where(value < best, some[closest], nearest), np.minimum(value, best)
-        # the difference itself: the expansion above cancels, and a duplicate of a center must come out at exactly 0
-        distance[block] = _squared(rows - _rows(features, nearest))
-    return distance
+def _highest(bound: np.ndarray, turn: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, int]]:
+    """Positions of the ``size`` highest bounds, first in turn among ties, ordered by turn; and the key of the next."""
+    if size >= len(bound):
+        return np.argsort(turn), (-np.inf, 0)
+    lowest = np.partition(bound, -size)[-size]
+    above, tied = np.flatnonzero(bound > lowest), np.flatnonzero(bound == lowest)
+    tied = tied[np.argsort(turn[tied])]
+    taken = size - len(above)
+    hot = np.concatenate([above, tied[:taken]])
+    next_turn = int(turn[tied[taken]]) if taken < len(tied) else len(turn)
+    return hot[np.argsort(turn[hot])], (float(lowest), -next_turn)
 
 
 @dataclass(frozen=True)
@@ -118,4 +139,9 @@ class KCenterGreedy(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        return k_center_greedy(view.features, ids, view.labelled, size, rng)
+        features = view.features
+        with Stopwatch.running() as watch:
+            picked, flops = _k_center_greedy(features, ids, view.labelled, size, rng)
+        if view.spend is not None:
+            view.spend(flops, watch.seconds)
+        return picked

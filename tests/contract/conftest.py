@@ -17,19 +17,25 @@ import torch
 
 from al_lightning import callbacks, candidates, query, round_size
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Staggered, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
 from al_lightning.query import (
     BALD,
+    Badge,
+    ClusterMargin,
     Entropy,
     InformationDensity,
     KCenterGreedy,
+    KMeans,
     LeastConfidence,
     Margin,
     Novel,
     PerCost,
+    ProbCover,
     Random,
     RandomControl,
     Stochastic,
+    Stratified,
+    TypiClust,
     Variance,
     VariationRatio,
 )
@@ -55,7 +61,20 @@ STRATEGIES = [
     PerCost(Margin()),
     InformationDensity(Entropy()),
     InformationDensity(PerCost(Variance()), beta=0.5),
+    Badge(),
+    ClusterMargin(),
+    ClusterMargin(Entropy(), n_clusters=5, oversample=2.5, order="score"),
+    KMeans(),
+    TypiClust(max_clusters=4),
+    TypiClust(max_clusters=3, neighbours=2),
+    ProbCover(),
+    ProbCover(delta=1.0),
+    Stratified(),
+    Stratified(n_clusters=3),
 ]
+
+DRAWS = (Badge, KMeans, ProbCover, Random, RandomControl, Stochastic, Stratified)
+"""Strategies that draw, or count so few things that they always have ties: another seed gives another query."""
 
 SELECTORS = [
     WholePool(),
@@ -63,6 +82,8 @@ SELECTORS = [
     Representatives(0.3),
     Representatives(0.3, n_clusters=1),
     Representatives(0.3, n_clusters=7, memory=True),
+    Seals(),
+    Seals(neighbours=3),
     Staggered(0.3),
     Staggered(0.3, best=0.0),
     Staggered(0.3, spend=0.2),

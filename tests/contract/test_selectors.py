@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from al_lightning.candidates import WholePool
+from al_lightning.candidates import Seals, WholePool
 from al_lightning.errors import FeaturesMissing
 
 N = 80
@@ -45,10 +45,10 @@ def test_same_seed_same_candidates(selector, propose):
     assert propose(selector, seed=4) == propose(selector, seed=4)
 
 
-def test_other_seeds_other_candidates_unless_all_are_taken(selector, propose):
+def test_other_seeds_other_candidates_unless_nothing_is_drawn(selector, propose):
     distinct = {tuple(propose(selector, seed=seed)[0]) for seed in range(4)}
-    takes_all = isinstance(getattr(selector, "selector", selector), WholePool)
-    assert len(distinct) == (1 if takes_all else 4)
+    draws_nothing = isinstance(getattr(selector, "selector", selector), WholePool | Seals)
+    assert len(distinct) == (1 if draws_nothing else 4)
 
 
 def test_ties_are_broken_by_the_seed_not_by_position(selector, propose):

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
 from al_lightning.errors import BadScores, PoolExhausted
-from al_lightning.query import kcenter
+from al_lightning.query import KCenterGreedy, kcenter, nearest
 from al_lightning.query.kcenter import k_center_greedy
 
 
 def brute_force(features, ids, centers, size):
-    """Gonzalez' greedy from the full float64 distance matrix; needs at least one center and no ties."""
-    distances = cdist(features.astype(np.float64), features.astype(np.float64))
-    centers, picked = list(centers), []
+    """Gonzalez' greedy from float64 distances to everything; needs at least one center and no ties."""
+    points = features.astype(np.float64)
+    nearest, picked = cdist(points, points[centers]).min(axis=1), []
     for _ in range(size):
-        best = max((i for i in ids if i not in picked), key=lambda i: distances[i, centers + picked].min())
-        picked.append(best)
+        picked.append(int(ids[nearest[ids].argmax()]))
+        nearest = np.minimum(nearest, cdist(points, points[picked[-1:]])[:, 0])
     return picked
 
 
@@ -35,8 +37,10 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     features = np.random.default_rng(2).normal(size=(300, 3)).astype(np.float32)
     ids, centers = np.arange(100, 300), np.arange(100)
     expected = k_center_greedy(features, ids, centers, 20, np.random.default_rng(0))
-    monkeypatch.setattr(kcenter, "_BLOCK", 7)
-    monkeypatch.setattr(kcenter, "_LINES", 3)
+    monkeypatch.setattr(nearest, "_BLOCK", 7)
+    monkeypatch.setattr(nearest, "_LINES", 3)
+    monkeypatch.setattr(kcenter, "_HOT", 5)
+    monkeypatch.setattr(kcenter, "_FIRST", 2)
     assert k_center_greedy(features, ids, centers, 20, np.random.default_rng(0)).tolist() == expected.tolist()
 
 
@@ -77,3 +81,35 @@ def test_a_bad_center_is_named():
 def test_more_than_there_are_is_refused():
     with pytest.raises(PoolExhausted, match="3 candidates requested, 2 available"):
         k_center_greedy(np.ones((4, 1)), np.arange(2), np.arange(2, 4), 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 1.0, 30.0])
+@pytest.mark.parametrize("labelled", [0, 1, 200])
+def test_picks_what_brute_force_picks_of_many(monkeypatch, spread, labelled):
+    monkeypatch.setattr(kcenter, "_HOT", 20)
+    rng = np.random.default_rng(4)
+    features = (spread * rng.normal(size=(12, 24))[rng.integers(12, size=1500)] + rng.normal(size=(1500, 24))) + 5
+    ids, centers = np.arange(labelled, 1500), np.arange(labelled)
+    picked = k_center_greedy(features.astype(np.float32), ids, centers, 300, np.random.default_rng(0)).tolist()
+    if not labelled:
+        centers, picked = np.array(picked[:1]), picked[1:]
+    assert picked == brute_force(features, ids, centers, len(picked))
+
+
+def test_ties_of_a_lattice_are_drawn_not_taken_by_position():
+    lattice = np.stack(np.meshgrid(np.arange(5), np.arange(5)), axis=-1).reshape(25, 2) + 1000.0
+    first = [k_center_greedy(lattice, np.arange(25), np.array([12]), 4, np.random.default_rng(s)) for s in range(60)]
+    assert {tuple(sorted(run.tolist())) for run in first} == {(0, 4, 20, 24)}
+    assert {int(run[0]) for run in first} == {0, 4, 20, 24}
+
+
+def test_only_the_farthest_are_compared_with_every_center_and_that_is_on_the_bill(make_view):
+    features = np.random.default_rng(5).normal(size=(20000, 16)).astype(np.float32)
+    spent = []
+    view = dataclasses.replace(
+        make_view(20000, labelled=range(500), features=features), spend=lambda *cost: spent.append(cost)
+    )
+    KCenterGreedy().pick(view=view, ids=view.unlabelled, size=500, rng=np.random.default_rng(0))
+    [(flops, seconds)] = spent
+    assert 2 * 19500 * 64 * 16 < flops < 0.6 * 2 * 19500 * 1000 * 16
+    assert seconds > 0
