@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ class Cells:
         return found
 
 
-def flat_index(points: np.ndarray):  # type: ignore[no-untyped-def]  # FAISS has no types
+def flat_index(points: np.ndarray) -> Any:
     """FAISS's exact search among ``(n, d)`` float32 points."""
     import faiss  # 0.1 s that runs without clusters need not pay
 

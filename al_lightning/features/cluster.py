@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,42 +76,44 @@ def kmeans(
     return _flat(features, sample, n_clusters, seed, iterations)
 
 
-def nearest_centroid(features: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]:
-    """The exact nearest centroid of every record, read block by block.
+def nearest_centroid(features: np.ndarray, centroids: np.ndarray, *, start: int = 0) -> tuple[np.ndarray, float]:
+    """The nearest centroid of every record from ``start`` on, exact, read block by block.
 
     Args:
-        features: ``(n, d)``.
+        features: ``(N, d)``, row i belongs to id i.
         centroids: ``(k, d)`` float32.
+        start: first id.
 
     Returns:
-        ``(n,)`` int32, and the floating-point operations it took, ``2 n k d``.
+        ``(N - start,)`` int32, and the floating-point operations it took, ``2 (N - start) k d``.
 
     Raises:
-        BadScores: features are NaN or infinite; the rows are named.
+        BadScores: features are NaN or infinite; the ids are named.
     """
-    _check_finite(features, row_blocks(*features.shape))
-    # FAISS expands |x - c|^2, which cancels when the features lie far from zero
+    blocks = [
+        slice(start + block.start, start + block.stop) for block in row_blocks(len(features) - start, features.shape[1])
+    ]
+    _check_finite(features, blocks)
     origin = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
     index = flat_index(centroids - origin)
-    assignments = np.empty(len(features), dtype=np.int32)
-    for block in row_blocks(*features.shape):
-        rows = np.ascontiguousarray(features[block], dtype=np.float32) - origin
-        assignments[block] = index.search(rows, 1)[1][:, 0]
-    return assignments, 2.0 * len(features) * centroids.size
+    found = [np.zeros(0, np.int32), *(_search(index, features[block], origin) for block in blocks)]
+    return np.concatenate(found), 2.0 * (len(features) - start) * centroids.size
+
+
+def _search(index: Any, features: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    # FAISS expands |x - c|^2, which cancels when the features lie far from zero
+    rows = np.ascontiguousarray(features, dtype=np.float32) - origin
+    return np.asarray(index.search(rows, 1)[1][:, 0], dtype=np.int32)
 
 
 def _flat(features: np.ndarray, sample: np.ndarray | None, k: int, seed: int, iterations: int) -> Clusters:
     n, width = features.shape
     training = np.array(features if sample is None else features[sample], dtype=np.float32, order="C")
-    # FAISS expands |x - c|^2, which cancels when the features lie far from zero
     origin = training.mean(axis=0, dtype=np.float64).astype(np.float32)
     training -= origin
     centroids = flat(training, k, seed, iterations)
     index = flat_index(centroids)
-    assignments = np.empty(n, dtype=np.int32)
-    for block in row_blocks(n, width):
-        rows = np.ascontiguousarray(features[block], dtype=np.float32) - origin
-        assignments[block] = index.search(rows, 1)[1][:, 0]
+    assignments = np.concatenate([_search(index, features[block], origin) for block in row_blocks(n, width)])
     trained = len(training) * iterations if len(training) > k else 0  # else every record is a centroid
     return Clusters(assignments=assignments, centroids=centroids + origin, flops=2.0 * k * width * (trained + n))
 

@@ -13,7 +13,7 @@ from al_lightning.features.cells import MOST_FLAT, Cells, Tally
 PER_CELL = 64
 """Centroids of a cell, on average."""
 FIRST, WIDE, NARROW = 8, 16, 6
-"""Cells probed per record: while centroids are hardly better than drawn; once, to rank them, and at the end; between."""
+"""Cells probed per record: while centroids are rough; to rank the cells, and at the end; in between."""
 _BLOCK = 1 << 25
 """Numbers read at once: 128 MiB of float32. Larger blocks make larger matrix products within a cell."""
 
