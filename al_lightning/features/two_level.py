@@ -14,8 +14,8 @@ PER_CELL = 64
 """Centroids of a cell, on average."""
 FIRST, WIDE, NARROW = 8, 16, 6
 """Cells probed per record: while centroids are rough; to rank the cells, and at the end; in between."""
-_BLOCK = 1 << 25
-"""Numbers read at once: 128 MiB of float32. Larger blocks make larger matrix products within a cell."""
+_BLOCK = 1 << 26
+"""Numbers read at once: 256 MiB of float32. Larger blocks make larger matrix products within a cell."""
 
 
 @dataclass(frozen=True)
