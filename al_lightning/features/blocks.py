@@ -10,9 +10,9 @@ _BLOCK = 1 << 22
 """Numbers read at once: 16 MiB of float32."""
 
 
-def row_blocks(rows: int, width: int) -> list[slice]:
-    """Slices that cover ``rows`` rows of ``width`` numbers, a bounded number of numbers each."""
-    step = max(1, _BLOCK // width)
+def row_blocks(rows: int, width: int, numbers: int | None = None) -> list[slice]:
+    """Slices that cover ``rows`` rows of ``width`` numbers, at most ``numbers`` (by default 4 million) numbers each."""
+    step = max(1, (numbers or _BLOCK) // width)
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 

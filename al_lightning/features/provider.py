@@ -9,11 +9,15 @@ import numpy as np
 
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import FeaturesMissing
-from al_lightning.features.cluster import Clusters, kmeans
+from al_lightning.features.cluster import Clusters, kmeans, nearest_centroid
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.view import NO_FEATURES
 from al_lightning.run import Run
+from al_lightning.seeds import generator
+
+SAMPLE = 256
+"""Records embedded again to see whether a layer has moved."""
 
 
 class Features:
@@ -25,50 +29,80 @@ class Features:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._checked = False
 
     def get(self) -> np.ndarray:
         """``(N, d)``, one row per record."""
         run, source = self._run, self._run.pool.features
         if source is None:
             raise FeaturesMissing(NO_FEATURES)
-        if not isinstance(source, RawInputs | Layer):
+        if isinstance(source, Layer):
+            return self._layer(source)
+        if not isinstance(source, RawInputs):
             return source
-        cached = self._read("features")
-        if cached is not None:
-            return np.asarray(cached["features"])
-        with Stopwatch.running() as watch:
-            flops = 0.0
-            if isinstance(source, RawInputs):
-                features = source.compute(run.pool)
-            else:
-                features, flops = source.compute(
-                    run.pool,
-                    trainer=run.trainer,
-                    model=run.model,
-                    meter=run.flops,
-                    fitted=bool(run.saved.rounds),
-                )
-        records = run.pool.size if flops else 0
-        run.spend(Entry(phase="embed", round=run.round, records=records, flops=flops, seconds=watch.seconds))
-        if isinstance(source, RawInputs):  # to write them would take longer than to read them from the dataset again
-            run.cached["features"] = {"features": features}
-        else:
-            self._write("features", features=features)
-        return features
+        if "features" not in run.cached:  # to write them would take longer than to read them from the dataset again
+            with Stopwatch.running() as watch:
+                run.cached["features"] = {"features": source.compute(run.pool)}
+            run.spend(Entry(phase="embed", round=run.round, seconds=watch.seconds))
+        return np.asarray(run.cached["features"]["features"])
 
     def clusters(self, n_clusters: int) -> Clusters:
-        """K-means clusters of the features."""
-        name = f"clusters-{n_clusters}"
+        """K-means clusters of the features. Records that were appended go to the nearest of the centroids there are."""
+        run, name, version = self._run, f"clusters-{n_clusters}", self._current()
         cached = self._read(name)
-        if cached is not None:
+        if cached is not None and cached.get("version", 0) != version:
+            cached = None
+        known = 0 if cached is None else len(cached["assignments"])
+        if cached is not None and known == run.pool.size:
             return Clusters(cached["assignments"], cached["centroids"], 0.0)
         features = self.get()
         with Stopwatch.running() as watch:
-            clusters = kmeans(features, n_clusters, seed=self._run.saved.meta["config"]["seed"])
-        run = self._run
+            if cached is None:
+                clusters = kmeans(features, n_clusters, seed=run.saved.meta["config"]["seed"])
+            else:
+                added, flops = nearest_centroid(features, cached["centroids"], start=known)
+                clusters = Clusters(np.concatenate([cached["assignments"], added]), cached["centroids"], flops)
         run.spend(Entry(phase="cluster", round=run.round, flops=clusters.flops, seconds=watch.seconds))
-        self._write(name, assignments=clusters.assignments, centroids=clusters.centroids)
+        self._write(name, version, assignments=clusters.assignments, centroids=clusters.centroids)
         return clusters
+
+    def _current(self) -> int:
+        """How often everything has been embedded again; looks whether it must be now."""
+        source = self._run.pool.features
+        if not isinstance(source, Layer) or source.refresh is None:
+            return 0
+        self.get()
+        return int(self._run.cached["features"]["version"])
+
+    def _layer(self, source: Layer) -> np.ndarray:
+        cached, size = self._read("features"), self._run.pool.size
+        features, version = (None, 0) if cached is None else (cached["features"], int(cached.get("version", 0)))
+        if features is not None and source.refresh is not None and not self._checked:
+            sample = np.sort(generator(self._run.seed, 0, "refresh").permutation(len(features))[:SAMPLE])
+            if source.moved(features[sample], self._embed(source, sample)):
+                features, version = None, version + 1
+                self._run.cached.clear()
+        self._checked = True
+        known = 0 if features is None else len(features)
+        if known < size:
+            added = self._embed(source, np.arange(known, size))
+            features = added if features is None else np.concatenate([features, added])
+            self._write("features", version, features=features)
+        return np.asarray(features)
+
+    def _embed(self, source: Layer, ids: np.ndarray) -> np.ndarray:
+        run = self._run
+        with Stopwatch.running() as watch:
+            features, flops = source.compute(
+                run.pool,
+                ids,
+                trainer=run.trainer,
+                model=run.model,
+                meter=run.flops,
+                fitted=bool(run.saved.rounds),
+            )
+        run.spend(Entry(phase="embed", round=run.round, records=len(ids), flops=flops, seconds=watch.seconds))
+        return features
 
     def projected(self, dims: int) -> np.ndarray:
         """``(N, dims)``, a random projection of the features."""
@@ -84,21 +118,17 @@ class Features:
         """Bill a neighbour search."""
         self._run.spend(Entry(phase="neighbours", round=self._run.round, flops=flops, seconds=seconds))
 
-    def _path(self, name: str) -> str:
-        return f"features/{name}-{self._run.pool.size}.npz"  # appended records make another file
-
     def _read(self, name: str) -> dict[str, Any] | None:
         # Only what a commit has named counts: a file without one may be from a step that never finished.
-        path = self._path(name)
-        if self._run.cached.get(name) is not None:
-            return self._run.cached[name]
-        if self._run.saved.files.get(name) != path:
-            return None
-        with np.load(self._run.folder / path, allow_pickle=False) as file:
-            self._run.cached[name] = dict(file)
-        return self._run.cached[name]
+        run = self._run
+        if name not in run.cached and name in run.saved.files:
+            with np.load(run.folder / run.saved.files[name], allow_pickle=False) as file:
+                run.cached[name] = dict(file)
+        return run.cached.get(name)
 
-    def _write(self, name: str, **arrays: np.ndarray) -> None:
-        self._run.cached[name] = arrays
-        write = partial(np.savez, **arrays)  # type: ignore[arg-type]
-        self._run.add_file(name, self._run.write(self._path(name), write))
+    def _write(self, name: str, version: int, **arrays: np.ndarray) -> None:
+        # No file that a commit has named is written over: appended records and new embeddings make another one.
+        path = f"features/{name}-{self._run.pool.size}{f'-{version}' if version else ''}.npz"
+        self._run.cached[name] = {**arrays, "version": version}
+        write = partial(np.savez, version=version, **arrays)  # type: ignore[arg-type]
+        self._run.add_file(name, self._run.write(path, write))

@@ -51,19 +51,39 @@ class RawInputs:
 class Layer:
     """The output of a named layer of the model, flattened.
 
+    Every record is embedded once a run, by the model of that round; records appended later by the model of theirs. A
+    layer that is trained moves away meanwhile. With ``refresh``, a fixed sample of records is embedded again before
+    every query, and when it has moved too far everything is embedded and clustered again (docs/adr/0007).
+
     Args:
         name: as in ``model.named_modules()``.
         pretrained: whether the layer knows something before the first fit. A layer of an untrained network is noise,
             and is refused until a round has been fitted.
+        refresh: squared distance the sample may move on average, as a share of its variance; None never looks.
     """
 
     name: str
     pretrained: bool = False
+    refresh: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None and not self.refresh > 0:
+            raise ValueError(
+                f"Layer(refresh={self.refresh}): allowed: a positive share of the features' variance, for example 0.5, "
+                "or None to embed every record once."
+            )
 
     def compute(
-        self, pool: PoolDataModule, *, trainer: L.Trainer, model: L.LightningModule, meter: FlopMeter, fitted: bool
+        self,
+        pool: PoolDataModule,
+        ids: np.ndarray,
+        *,
+        trainer: L.Trainer,
+        model: L.LightningModule,
+        meter: FlopMeter,
+        fitted: bool,
     ) -> tuple[np.ndarray, float]:
-        """``(N, d)`` float32 and the FLOPs it took: one forward pass over the whole pool.
+        """``(n, d)`` float32 for ``(n,)`` ids, and the FLOPs it took: one forward pass each.
 
         Raises:
             FeaturesMissing: no such layer, or nothing has been fitted yet and the layer is not pretrained.
@@ -77,8 +97,19 @@ class Layer:
         if self.name not in modules:
             raise FeaturesMissing(f"the model has no layer {self.name!r}; it has {', '.join(n for n in modules if n)}.")
         with _captured(modules[self.name]) as features:
-            arrays, flops, _, _ = run_inference(trainer, model, pool, np.arange(pool.size), features, meter)
+            arrays, flops, _, _ = run_inference(trainer, model, pool, ids, features, meter)
         return arrays["features"], flops
+
+    def moved(self, before: np.ndarray, now: np.ndarray) -> bool:
+        """Whether the same records have moved so far that their features no longer hold.
+
+        Args:
+            before: ``(n, d)``.
+            now: ``(n, d)``.
+        """
+        before, now = before.astype(np.float64), now.astype(np.float64)
+        spread = np.square(before - before.mean(axis=0)).sum()
+        return self.refresh is not None and bool(np.square(now - before).sum() > self.refresh * spread)
 
 
 class _captured:
