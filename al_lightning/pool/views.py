@@ -113,8 +113,8 @@ class IndexedView(Dataset[Any]):
     def __getitem__(self, id: int) -> tuple[int, Any]:
         return id, self.data[id]
 
-    def __getitems__(self, ids: Sequence[int]) -> list[tuple[int, Any]]:
-        return list(zip(ids, read(self.data, ids), strict=True))
+    def __getitems__(self, ids: Sequence[int]) -> Any:
+        return ids, read(self.data, ids)
 
 
 class IndexedCollate:
@@ -123,6 +123,6 @@ class IndexedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
         self._collate = collate or default_collate
 
-    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        ids, items = zip(*pairs, strict=True)
-        return torch.tensor(ids, dtype=torch.int64), self._collate(list(items))
+    def __call__(self, fetched: tuple[Sequence[int], list[Any]]) -> tuple[Tensor, Any]:
+        ids, items = fetched
+        return torch.tensor(ids, dtype=torch.int64), self._collate(items)
