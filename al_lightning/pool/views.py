@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from al_lightning.pool.items import ItemFormat
 
@@ -126,3 +126,29 @@ class IndexedCollate:
     def __call__(self, fetched: tuple[Sequence[int], list[Any]]) -> tuple[Tensor, Any]:
         ids, items = fetched
         return torch.tensor(ids, dtype=torch.int64), self._collate(items)
+
+
+class IndexedTensors(IndexedView):
+    """The same for a TensorDataset, whose records are taken a batch at a time: several times as fast as one by one."""
+
+    def __getitems__(self, ids: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        index = torch.tensor(ids, dtype=torch.int64)
+        return index, [tensor[index] for tensor in self.data.tensors]
+
+    @staticmethod
+    def collate(fetched: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]:
+        """They are what ``default_collate`` makes of the items."""
+        return fetched
+
+
+def for_scoring(data: Any, collate: Callable[..., Any] | None) -> tuple[IndexedView, Callable[..., Any]]:
+    """The dataset and collate function to score with: a batch at a time where that is the same, else item by item.
+
+    Args:
+        data: the user's dataset (its eval view).
+        collate: the user's collate function, or None for PyTorch's.
+    """
+    if type(data) is TensorDataset and collate in (None, default_collate):  # a subclass may serve other items
+        tensors = IndexedTensors(data)
+        return tensors, tensors.collate
+    return IndexedView(data), IndexedCollate(collate)
