@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-Make = Callable[..., Callable[[], Any]]
+Make = Callable[..., Any]
 """Arrays by name, and ``size`` -> what is timed: a call that returns ``(size,)`` positions or ids."""
 
 MEMORY_LIMIT = 12 << 30
@@ -54,8 +54,8 @@ def serve(strategies: Mapping[str, Make]) -> None:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"[:300]}), file=replies)
 
 
-def load(make: Make, folder: str, size: str | int) -> Callable[[], Any]:
-    """The call, on the arrays that ``make`` names."""
+def load(make: Make, folder: str | Path, size: str | int) -> Any:
+    """What ``make`` says of the arrays that it names."""
     names = [name for name in inspect.signature(make).parameters if name != "size"]
     return make(**{name: np.load(Path(folder) / f"{name}.npy") for name in names}, size=int(size))
 
