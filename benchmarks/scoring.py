@@ -84,9 +84,10 @@ def measure_scoring(n: int = 30_000, repeats: int = 15) -> list[dict[str, Any]]:
     rows = []
     for case, net, data in cases(n):
         model, trainer, meter, ids = Wrapped(net), barebones_trainer(1), FlopMeter(), np.arange(len(data))
+        payload = Margin().payload
         pool = PoolDataModule(data, task="multiclass", batch_size=BATCH)
 
-        def ours(parts: Any = (trainer, model, pool, ids, Margin().payload, meter)) -> np.ndarray:
+        def ours(parts: Any = (trainer, model, pool, ids, payload, meter)) -> np.ndarray:
             return run_inference(*parts)[0]["score"]
 
         def plain(parts: Any = (model, data)) -> np.ndarray:

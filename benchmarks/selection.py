@@ -1,9 +1,9 @@
 """What selection costs: ``python -m benchmarks.selection --peers FOLDER``.
 
-Every strategy that a peer has too, on the same arrays: time and memory of ours, of each peer that can run it, and of the
-roofline, the time in which this machine could move the bytes or do the operations that the strategy is about. And the
-throughput of scoring through ``Trainer.predict`` (``benchmarks/scoring.py``). ``benchmarks/peers/README.md`` says how the
-peers' environments are made and how calls are timed. Two threads for everybody.
+Every strategy that a peer has too, on the same arrays: time and memory of ours, of each peer that can run it, and of
+the roofline, the time in which this machine could move the bytes or do the operations that the strategy is about. And
+the throughput of scoring through ``Trainer.predict`` (``benchmarks/scoring.py``). ``benchmarks/peers/README.md`` says
+how the peers' environments are made and how calls are timed. Two threads for everybody.
 """
 
 from __future__ import annotations
@@ -328,12 +328,13 @@ def _seconds(row: Mapping[str, Any]) -> float:
 def claims_of(found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], throughput: float) -> list[dict]:
     """The claims; one about peers is left out where none ran, and one about the roofline where all is tiny."""
     gains = [gain for row in found for gain in row.get("gains", {}).values()]
+    large = [row for row in found if not row.get("tiny")]
     right = [row["as_reference"] for row in rows if "as_reference" in row]
     values: list[tuple[str, list[float], Callable[[list[float]], float], str, float]] = [
         ("time_against_fastest_peer_max", _column(found, "time_against_fastest"), max, "<=", 1.05),
         (
             "time_against_roofline_max",
-            _column([r for r in found if not r.get("tiny")], "against_roofline"),
+            _column(large, "against_roofline"),
             max,
             "<=",
             2,

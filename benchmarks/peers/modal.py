@@ -51,7 +51,7 @@ def entropy(probabilities: np.ndarray, size: int) -> Callable[[], Any]:
 
 
 def information_density(probabilities: np.ndarray, features: np.ndarray, size: int) -> Callable[[], Any]:
-    """multi_argmax(classifier_entropy(...) * information_density(features, "euclidean"), size)[0]."""
+    """multi_argmax(classifier_entropy(...) * modAL.density.information_density(features, "euclidean"), size)[0]."""
 
     def call() -> Any:
         similar = density.information_density(features, "euclidean")
