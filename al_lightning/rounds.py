@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -171,7 +172,8 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
     """Set aside what would change which records are predicted, or what happens to them; put everything back after.
 
     The user's callbacks go (prediction writers would fire), progress bars stay; batch limits and Lightning's own
-    distributed sampler go, because ids are dealt out by us.
+    distributed sampler go, because ids are dealt out by us. Lightning's warning goes that the ``dataloader_iter`` of
+    a predict_step is experimental: this module is where its inside is known.
     """
     _disarm_automatic_resume(trainer)
     accelerator = trainer._accelerator_connector
@@ -181,7 +183,9 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
     trainer.callbacks = [c for c in kept[0] if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
     trainer.limit_predict_batches, accelerator.use_distributed_sampler = 1.0, False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*`dataloader_iter`")
+            yield
     finally:
         trainer.callbacks, trainer.limit_predict_batches, accelerator.use_distributed_sampler = kept  # type: ignore[attr-defined]
         trainer.state.fn, trainer.state.stage, trainer.state.status = stage

@@ -15,7 +15,7 @@ from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
-from al_lightning.pool.views import IndexedCollate, IndexedView, LabelledView, for_training
+from al_lightning.pool.views import LabelledView, for_scoring, for_training
 from al_lightning.scoring.outputs import TASKS
 from al_lightning.seeds import generator
 
@@ -345,5 +345,5 @@ class PoolDataModule(L.LightningDataModule):
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
-        collate = IndexedCollate(self.loader.get("collate_fn"))
-        return self._eval_loader(IndexedView(self.eval_data), collate=collate, sampler=np.asarray(ids).tolist())
+        view, collate = for_scoring(self.eval_data, self.loader.get("collate_fn"))
+        return self._eval_loader(view, collate=collate, sampler=np.asarray(ids).tolist())

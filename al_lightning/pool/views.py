@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from al_lightning.pool.items import ItemFormat
 
@@ -113,8 +113,8 @@ class IndexedView(Dataset[Any]):
     def __getitem__(self, id: int) -> tuple[int, Any]:
         return id, self.data[id]
 
-    def __getitems__(self, ids: Sequence[int]) -> list[tuple[int, Any]]:
-        return list(zip(ids, read(self.data, ids), strict=True))
+    def __getitems__(self, ids: Sequence[int]) -> Any:
+        return ids, read(self.data, ids)
 
 
 class IndexedCollate:
@@ -123,6 +123,32 @@ class IndexedCollate:
     def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
         self._collate = collate or default_collate
 
-    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
-        ids, items = zip(*pairs, strict=True)
-        return torch.tensor(ids, dtype=torch.int64), self._collate(list(items))
+    def __call__(self, fetched: tuple[Sequence[int], list[Any]]) -> tuple[Tensor, Any]:
+        ids, items = fetched
+        return torch.tensor(ids, dtype=torch.int64), self._collate(items)
+
+
+class IndexedTensors(IndexedView):
+    """The same for a TensorDataset, whose records are taken a batch at a time: several times as fast as one by one."""
+
+    def __getitems__(self, ids: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        index = torch.tensor(ids, dtype=torch.int64)
+        return index, [tensor[index] for tensor in self.data.tensors]
+
+    @staticmethod
+    def collate(fetched: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]:
+        """They are what ``default_collate`` makes of the items."""
+        return fetched
+
+
+def for_scoring(data: Any, collate: Callable[..., Any] | None) -> tuple[IndexedView, Callable[..., Any]]:
+    """The dataset and collate function to score with: a batch at a time where that is the same, else item by item.
+
+    Args:
+        data: the user's dataset (its eval view).
+        collate: the user's collate function, or None for PyTorch's.
+    """
+    if type(data) is TensorDataset and collate in (None, default_collate):  # a subclass may serve other items
+        tensors = IndexedTensors(data)
+        return tensors, tensors.collate
+    return IndexedView(data), IndexedCollate(collate)

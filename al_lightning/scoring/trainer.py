@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from al_lightning.scoring.samples import Samples
 
 Payload = Callable[[Any], dict[str, Tensor]]
 """Outputs -> small arrays; of a strategy that samples, the Outputs of every answer -> small arrays."""
+_STEP_SECONDS = 0.1
+"""How long batches share one ``predict_step``: how often a progress bar moves, at least."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ class Scores:
     width: int = 0
 
 
+@dataclass
+class _Found:
+    """What a process has scored."""
+
+    ids: list[np.ndarray] = field(default_factory=list)
+    rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+    forwards: int = 0
+    width: int = 0
+
+
 class _ScoringModule(L.LightningModule):
     """Runs ``infer`` and a payload on indexed batches; the user's module is in here unchanged."""
 
@@ -59,43 +71,44 @@ class _ScoringModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.found = _Found()
         self._pool, self._payload, self._meter, self._samples = pool, payload, meter, samples
-        self.width = self.forwards = 0
-        self.ids: list[np.ndarray] = []
-        self.rows: list[dict[str, np.ndarray]] = []
-
-    def _hook(self, name: str) -> Callable[..., Any]:
         # The user's own batch-transfer hooks, from where Lightning would take them.
-        owner = self._pool if is_overridden(name, self._pool, L.LightningDataModule) else self.model
-        return getattr(owner, name)
+        self._before, self._transfer, self._after = (
+            getattr(pool if is_overridden(name, pool, L.LightningDataModule) else model, name)
+            for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+        )
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return batch[0], self._hook("on_before_batch_transfer")(batch[1], dataloader_idx)
+    def predict_step(self, dataloader_iter: Iterator[tuple[Any, int, int]]) -> bool:
+        # What Lightning does between two steps takes as long as a small model does: a step goes on for a while.
+        end = time.perf_counter() + _STEP_SECONDS
+        for (ids, batch), _, _ in dataloader_iter:
+            self._score(ids.numpy(), self._on_device(batch))
+            if time.perf_counter() >= end:
+                break
+        return True  # Lightning warns of a predict_step that returns nothing
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch[0], self._hook("transfer_batch_to_device")(batch[1], device, dataloader_idx)
+    def _on_device(self, batch: Any) -> Any:
+        batch = self._before(self.trainer.precision_plugin.convert_input(batch), 0)
+        return self._after(self._transfer(batch, self.trainer.strategy.root_device, 0), 0)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return batch[0], self._hook("on_after_batch_transfer")(batch[1], dataloader_idx)
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        ids, inputs = batch
+    def _score(self, ids: np.ndarray, batch: Any) -> None:
+        found = self.found
 
         def answer() -> Outputs:
             with self._meter.counting("forward", len(ids)):
-                outputs = infer(self.model, inputs, items=self._pool.items, task=self._pool.task).check(len(ids))
-            self.forwards += len(ids)
-            self.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
+                outputs = infer(self.model, batch, items=self._pool.items, task=self._pool.task).check(len(ids))
+            found.forwards += len(ids)
+            found.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
             return outputs
 
-        found = self._payload(answer() if self._samples is None else self._samples.of(self.model, answer, int(ids[0])))
-        payload = {name: values.detach().float().cpu().numpy() for name, values in found.items()}
-        wrong = {name: len(values) for name, values in payload.items() if len(values) != len(ids)}
+        values = self._payload(answer() if self._samples is None else self._samples.of(self.model, answer, int(ids[0])))
+        row = {name: value.detach().float().cpu().numpy() for name, value in values.items()}
+        wrong = {name: len(value) for name, value in row.items() if len(value) != len(ids)}
         if wrong:
             raise ActiveLearningError(f"payload rows {wrong} for a batch of {len(ids)} records: one row per record.")
-        self.ids.append(ids.numpy())
-        self.rows.append(payload)
-        return ids  # Lightning warns of a predict_step that returns nothing
+        found.ids.append(ids)
+        found.rows.append(row)
 
 
 def run_inference(
@@ -140,17 +153,16 @@ def run_inference(
         # An empty share still takes part in the collective calls, with a record nobody counts.
         loader = pool.indexed_dataloader(share if len(share) else ids[:1])
         trainer.predict(module, dataloaders=loader, return_predictions=False)
-        if len(share) == 0:
-            module.ids, module.rows, module.forwards = [], [], 0
-    parts = ranks.gather((module.ids, module.rows, module.forwards))
-    got = np.concatenate([x for part, _, _ in parts for x in part])
-    rows = [row for _, part, _ in parts for row in part]
+        width = module.found.width
+    parts = ranks.gather(module.found if len(share) else _Found())
+    got = np.concatenate([x for part in parts for x in part.ids])
+    rows = [row for part in parts for row in part.rows]
     order = np.argsort(got)
     if not np.array_equal(got[order], np.sort(ids)):
         raise ActiveLearningError(f"{len(ids)} records were sent to the model and {len(got)} others came back.")
     position = order[np.searchsorted(got[order], ids)]
     arrays = {name: np.concatenate([row[name] for row in rows])[position] for name in rows[0]}
-    return arrays, meter.flops("forward", sum(forwards for *_, forwards in parts)), watch.seconds, module.width
+    return arrays, meter.flops("forward", sum(part.forwards for part in parts)), watch.seconds, width
 
 
 def ask_candidates(

@@ -1,0 +1,1 @@
+"""What a user would pick instead, measured by the same protocol: see README.md."""
