@@ -1,7 +1,7 @@
 """Strategies: how what the model said becomes a query. One file per method: a function, then a thin class."""
 
-from al_lightning.query.bald import BALD, bald_score
 from al_lightning.query.badge import Badge, badge_picks
+from al_lightning.query.bald import BALD, bald_score
 from al_lightning.query.base import ScoreStrategy, Strategy
 from al_lightning.query.cluster_margin import ClusterMargin, cluster_turns
 from al_lightning.query.entropy import Entropy, entropy_score
@@ -12,18 +12,17 @@ from al_lightning.query.least_confidence import LeastConfidence, least_confidenc
 from al_lightning.query.margin import Margin, margin_score
 from al_lightning.query.novel import Novel
 from al_lightning.query.per_cost import PerCost, score_per_cost
+from al_lightning.query.prob_cover import ProbCover, prob_cover_picks, pure_radius
 from al_lightning.query.random import Random, random_ids
 from al_lightning.query.random_control import RandomControl
 from al_lightning.query.stochastic import Stochastic, perturbed_scores
+from al_lightning.query.stratified import Stratified
+from al_lightning.query.typiclust import TypiClust, typical
 from al_lightning.query.variance import Variance, variance_score
 from al_lightning.query.variation_ratio import VariationRatio, variation_ratio_score
 
 __all__ = [
     "BALD",
-from al_lightning.query.prob_cover import ProbCover, prob_cover_picks, pure_radius
-from al_lightning.query.stratified import Stratified
-from al_lightning.query.typiclust import TypiClust, typical
-
     "Badge",
     "ClusterMargin",
     "Entropy",
@@ -40,25 +39,25 @@ from al_lightning.query.typiclust import TypiClust, typical
     "ScoreStrategy",
     "Stochastic",
     "Strategy",
-    "Variance",
-    "VariationRatio",
-    "bald_score",
     "Stratified",
     "TypiClust",
+    "Variance",
+    "VariationRatio",
     "badge_picks",
+    "bald_score",
     "cluster_turns",
     "entropy_score",
     "k_center_greedy",
     "least_confidence_score",
     "margin_score",
     "mean_cosine",
-    "perturbed_scores",
-    "random_ids",
-    "score_per_cost",
-    "variance_score",
-    "variation_ratio_score",
     "nearest_to_centroids",
+    "perturbed_scores",
     "prob_cover_picks",
     "pure_radius",
+    "random_ids",
+    "score_per_cost",
     "typical",
+    "variance_score",
+    "variation_ratio_score",
 ]
