@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from al_lightning.errors import BadScores, PoolError
-from al_lightning.features.blocks import row_blocks
+from al_lightning.errors import PoolError
+from al_lightning.features.blocks import Part, check_finite, row_blocks
 from al_lightning.features.cells import Tally, flat_index
 from al_lightning.features.two_level import Rows, assign, fit, flat
 
@@ -33,7 +33,13 @@ MOST_FLAT = 4096
 
 
 def kmeans(
-    features: np.ndarray, n_clusters: int, seed: int, *, iterations: int = 10, points_per_centroid: int = 64
+    features: np.ndarray,
+    n_clusters: int,
+    seed: int,
+    *,
+    ids: np.ndarray | None = None,
+    iterations: int = 10,
+    points_per_centroid: int = 64,
 ) -> Clusters:
     """Cluster the features by k-means (Lloyd 1982), Euclidean, trained on a random sample.
 
@@ -54,6 +60,7 @@ def kmeans(
         features: ``(N, d)``, row i belongs to id i.
         n_clusters: number of clusters, ``k``, at most ``N``.
         seed: of the sample and of the first centroids; the same seed gives the same clusters.
+        ids: records to cluster, ``(n,)``, which assignments are then aligned with; None: all.
         iterations: passes over the sample.
         points_per_centroid: records to train on, per cluster.
 
@@ -63,10 +70,12 @@ def kmeans(
     """
     if features.ndim != 2 or not features.shape[1]:
         raise PoolError(f"features of shape {features.shape} cannot be clustered; allowed: (N, d), one row per record.")
-    n = len(features)
+    n = len(features) if ids is None else len(ids)
     if not 1 <= n_clusters <= n:
         raise PoolError(f"{n_clusters} clusters of {n} records; allowed: 1 to {n}. Ask for fewer clusters.")
-    _check_finite(features, row_blocks(*features.shape))
+    check_finite(features, range(n) if ids is None else ids)
+    if ids is not None:
+        features = cast("np.ndarray", Part(features, ids))
 
     sample = None
     if n > n_clusters * points_per_centroid:
@@ -90,10 +99,10 @@ def nearest_centroid(features: np.ndarray, centroids: np.ndarray, *, start: int 
     Raises:
         BadScores: features are NaN or infinite; the ids are named.
     """
+    check_finite(features, range(start, len(features)))
     blocks = [
         slice(start + block.start, start + block.stop) for block in row_blocks(len(features) - start, features.shape[1])
     ]
-    _check_finite(features, blocks)
     origin = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
     index = flat_index(centroids - origin)
     found = [np.zeros(0, np.int32), *(_search(index, features[block], origin) for block in blocks)]
@@ -108,7 +117,7 @@ def _search(index: Any, features: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 def _flat(features: np.ndarray, sample: np.ndarray | None, k: int, seed: int, iterations: int) -> Clusters:
     n, width = features.shape
-    training = np.array(features if sample is None else features[sample], dtype=np.float32, order="C")
+    training = np.array(features[:] if sample is None else features[sample], dtype=np.float32, order="C")
     origin = training.mean(axis=0, dtype=np.float64).astype(np.float32)
     training -= origin
     centroids = flat(training, k, seed, iterations)
@@ -125,9 +134,3 @@ def _two_level(features: np.ndarray, sample: np.ndarray | None, k: int, seed: in
     partition = fit(Rows(features, origin, sample), k, seed, iterations, tally)
     assignments, centroids = assign(Rows(features, origin), partition, tally, fitted=sample is None)
     return Clusters(assignments=assignments, centroids=centroids + origin, flops=tally.flops)
-
-
-def _check_finite(features: np.ndarray, blocks: list[slice]) -> None:
-    bad = [block.start + np.flatnonzero(~np.isfinite(features[block]).all(axis=1)) for block in blocks]
-    if any(len(ids) for ids in bad):
-        raise BadScores(np.concatenate(bad).tolist(), "features")

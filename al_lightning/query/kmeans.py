@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import PoolExhausted
-from al_lightning.features.blocks import check_finite, rows_of
+from al_lightning.features.blocks import rows_of
 from al_lightning.features.cluster import kmeans
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.clusters import round_robin
 from al_lightning.query.nearest import blocks, squared_norms
-
-
-class _Candidates:
-    """Features of the candidates, which are read block by block and never copied as a whole."""
-
-    def __init__(self, features: np.ndarray, ids: np.ndarray) -> None:
-        self._features, self._ids = features, ids
-        self.shape, self.ndim = (len(ids), features.shape[1]), 2
-
-    def __getitem__(self, at: Any) -> np.ndarray:
-        return self._features[self._ids[at]]
 
 
 def nearest_to_centroids(
@@ -53,8 +41,7 @@ def nearest_to_centroids(
     """
     if size > len(ids):
         raise PoolExhausted(size, len(ids), "candidates")
-    check_finite(features, ids)
-    found = kmeans(cast("np.ndarray", _Candidates(features, ids)), size, seed=int(rng.integers(2**31)))
+    found = kmeans(features, size, seed=int(rng.integers(2**31)), ids=ids)
     distance = np.empty(len(ids), dtype=np.float32)
     for block in blocks(len(ids), features.shape[1]):
         distance[block] = squared_norms(rows_of(features, ids[block]) - found.centroids[found.assignments[block]])
