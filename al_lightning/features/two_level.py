@@ -125,7 +125,7 @@ def assign(rows: Rows, partition: Partition, tally: Tally, *, fitted: bool) -> t
         some = rows[block]
         probes = partition.probes[block] if fitted else partition.cells.around(some, WIDE)
         assigned[block] = grouped.nearest_of_all(some, probes, tally)[0]
-    return assigned, grouped.points.numpy()
+    return assigned, grouped.points
 
 
 def _cells(rows: Rows, count: int, rng: np.random.Generator, seed: int, iterations: int, tally: Tally) -> Cells:
