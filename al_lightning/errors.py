@@ -68,7 +68,7 @@ class RunMismatch(ActiveLearningError):
         self.keys = tuple(differing)
 
 
-class Interrupted(KeyboardInterrupt, SystemExit):
+class Interrupted(SystemExit, KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended a run cleanly; left alone, the process exits with 130 or 143."""
 
     said = False

@@ -44,16 +44,16 @@ def stoppable(where: object) -> Iterator[None]:
         _say(stop, where)
         raise
     except KeyboardInterrupt:
-        stop = Interrupted(128 + signal.SIGINT)
-        _say(stop, where)
-        raise stop from None
+        by_hand = Interrupted(128 + signal.SIGINT)
+        _say(by_hand, where)
+        raise by_hand from None
     except SystemExit as error:
         cause = error.__context__  # inside a fit, Lightning makes a SystemExit(1) of it
         if not isinstance(cause, KeyboardInterrupt):
             raise
-        stop = cause if isinstance(cause, Interrupted) else Interrupted(128 + signal.SIGINT)
-        _say(stop, where)
-        raise stop from None
+        meant = cause if isinstance(cause, Interrupted) else Interrupted(128 + signal.SIGINT)
+        _say(meant, where)
+        raise meant from None
     finally:
         for number, handler in before.items():  # Lightning leaves Ctrl-C ignored
             if handler is not None:

@@ -37,7 +37,7 @@ from al_lightning.run import Run
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
-from al_lightning.steps.label import ask, corrected, request, waits
+from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.select import as_query, select
 from al_lightning.steps.train import keep, restart, train
 
@@ -314,16 +314,15 @@ class ActiveLearner:
             self._correct(run)
 
     def _correct(self, run: Run) -> None:
-        """Take in what people have said since; a finished run trains its last round again on what they corrected."""
+        """Take in what people have said since."""
         intake = corrected(run, self.oracle)
-        if intake.empty:
-            return
-        again = run.step == "done" and intake.corrections and run.saved.rounds
-        step = "train" if again and run.saved.reasons[-1].kind != "gave_up" else run.step
-        run.commit(step, **intake.effects(run.saved))
+        if not intake.empty:
+            run.commit(next_step(run.saved, intake), **intake.effects(run.saved))
 
     def _labelling(self) -> dict[str, Any]:
-        return self.oracle.rules() if isinstance(self.oracle, People) else {}
+        if not isinstance(self.oracle, People):
+            return {}
+        return {**self.oracle.rules(), "prices": {"label": self.prices.label, "currency": self.prices.currency}}
 
     def _label_limits(self) -> list[int]:
         return [rule.labels for rule in self.stop if isinstance(rule, Budget) and rule.labels is not None]

@@ -89,11 +89,8 @@ class FileOracle:
             for i, key in zip(request.ids, request.keys, strict=True)
         ]
         rng = generator(0, request.round, "repeat")
-        again = rng.permutation(len(rows))[: self._repeats(len(rows))]
+        again = rng.permutation(len(rows))[: repeats(self.repeat, len(rows))]
         return rows + [Row(id=rows[k].id, key=rows[k].key, columns=rows[k].columns, ask=2) for k in again]
-
-    def _repeats(self, n: int) -> int:
-        return round(self.repeat * n) or int(self.repeat > 0 and n > 0)
 
     def _folder(self, request: LabelRequest) -> Path:
         if self.folder is not None:
@@ -128,6 +125,7 @@ class FileOracle:
             "classes": classes,
             "annotators": self.annotators,
             "adjudicator": self.adjudicator,
+            "repeat": self.repeat,
             "folder": None if self.folder is None else str(Path(self.folder).resolve()),
         }
 
@@ -140,7 +138,7 @@ class FileOracle:
             language=Language(task=request.task, classes=self.classes),
             annotators=self.annotators,
             adjudicator=self.adjudicator,
-            repeats=self._repeats(len(request.ids)),
+            repeats=repeats(self.repeat, len(request.ids)),
         )
 
 
@@ -157,7 +155,7 @@ def waiting(
     """What people have to do before a run goes on, as a sentence and its numbers."""
     n, path = len(request.ids), folder / f"round-{request.round:03d}.csv"
     numbers: dict[str, Any] = {"labels": n, "file": str(path)}
-    if not path.exists() and path.with_suffix(f".{_PENDING}.csv").exists():
+    if pending(folder, request.round):
         price = (n + repeats) * request.prices.label
         run = request.folder.parent if request.folder else "RUN"
         return Reason(
@@ -211,6 +209,17 @@ def read_folder(folder: Path, reader: Reader, *, home: Path | None = None) -> li
         source = str(path.resolve().relative_to(home.resolve())) if inside and home else str(path)
         said += reader.read(path, who=who, source=source)
     return said
+
+
+def repeats(share: float, n: int) -> int:
+    """How many of a query's records are asked twice: at least one where any are."""
+    return max(round(share * n), int(share > 0 and n > 0))
+
+
+def pending(folder: Path, round: int) -> bool:
+    """Whether the query of a round waits for approval."""
+    name = f"round-{round:03d}"
+    return (folder / f"{name}.{_PENDING}.csv").exists() and not (folder / f"{name}.csv").exists()
 
 
 def release(folder: Path, round: int) -> list[Path]:

@@ -118,6 +118,12 @@ def take_in(
     )
 
 
+def next_step(saved: Saved, intake: Intake) -> str:
+    """The step after corrections: a finished run trains its last round again on what was corrected."""
+    again = saved.step == "done" and intake.corrections and saved.rounds and saved.reasons[-1].kind != "gave_up"
+    return "train" if again else saved.step
+
+
 def _check_one_voice(fresh: Sequence[Statement]) -> None:
     """Of two files of one round, none is the later one."""
     seen: dict[tuple[int, int, str, str], Statement] = {}
