@@ -331,14 +331,12 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / "run.sqlite"
     if not path.is_file():
         raise ActiveLearningError(f"{folder} is no run folder: it has no run.sqlite. Give the run_dir of a run.")
-    uri = path.resolve().as_uri() + "?mode=ro"
+    # Nobody has it open where there is no write-ahead log. Then no shared memory is made, whose owner would be whoever
+    # only looks, and which a folder that cannot be written has no place for.
+    alone, seen = not path.with_name("run.sqlite-wal").exists(), path.stat().st_mtime_ns
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None)
     try:
-        try:
-            db.execute("SELECT * FROM sqlite_master").fetchall()
-        except sqlite3.OperationalError:
-            db.close()  # a folder that cannot be written has no place for SQLite's shared memory, and no writer either
-            db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > FORMAT:
             raise _newer(folder, version)
@@ -346,6 +344,8 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
             raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
         db.execute("BEGIN")  # one moment of the run, whatever is written meanwhile
         yield db
+        if alone and path.stat().st_mtime_ns != seen:
+            raise ActiveLearningError(f"{folder} was written while it was read. Look again.")
     except sqlite3.DatabaseError as error:
         raise ActiveLearningError(f"{path} cannot be read as the database of a run: {error}.") from error
     finally:

@@ -182,7 +182,7 @@ def test_export_has_where_each_label_is_from(
     assert all(r["when"].endswith("+00:00") for r in rows)
     out = folder.parent / "labels.csv"
     assert f"11 labelled records: {out}" in run(capsys, "export", str(folder), "-o", str(out))
-    assert list(csv.DictReader(out.open())) == rows
+    assert list(csv.DictReader(io.StringIO(out.read_text()))) == rows
     assert "give the file, -o labels.parquet" in run(capsys, "export", str(folder), "--format", "parquet", code=1)
     monkeypatch.setattr("al_lightning.report.labels.find_spec", lambda name: None)
     said = run(capsys, "export", str(folder), "--format", "parquet", "-o", str(folder.parent / "x"), code=1)
@@ -215,6 +215,7 @@ def test_no_secret_of_the_environment_reaches_folder_log_or_message(tmp_path: Pa
         command = ["run", "oracle=file", "logger=wandb", "labels=20", "round_size.rounds=2", "trainer.max_epochs=1"]
         command.append("run_dir=runs/x")
         done = [al_lightning(*command)]
+        assert done[0].returncode == 0, done[0].stderr
         fill(tmp_path / "runs/x/queries/round-001.csv", lambda i: str(i % 10))
         done += [al_lightning(*command), al_lightning(*command, "seed=5"), al_lightning("status", "runs/x")]
     assert [d.returncode for d in done] == [0, 0, 1, 0], done[1].stderr

@@ -1,23 +1,34 @@
-"""A run that says where it is, so that test_signals.py can interrupt it there: run as a program."""
+"""Interrupts runs by signals at chosen points and lets another process go on; run as a program by test_signals.py.
+
+Imports once, and forks before any work. A child leaves through the interpreter's own exit, as a program would.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from al_lightning.query import Margin
 from tests.helpers import Net, learner, net, pool_of
 
+CASES = [(number, point) for number in (signal.SIGINT, signal.SIGTERM) for point in ("fit", "scoring")]
 
-def main(folder: Path, point: str) -> None:
+
+def run(folder: Path, point: str | None) -> None:
+    """One start of the program, which waits for a signal at the point."""
+
     def here(where: str) -> None:
         if where == point:
             (folder.parent / "here").touch()
-            time.sleep(60)  # until the signal comes
+            time.sleep(60)
 
     class Slow(Net):
         fits = 0
@@ -42,6 +53,33 @@ def main(folder: Path, point: str) -> None:
     (folder.parent / "result.json").write_text(json.dumps(result.labelled.tolist()))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    main(Path(sys.argv[1]), sys.argv[2])
+    root, report = Path(sys.argv[1]), {}
+    for number, point in [(None, None), *CASES]:
+        name = f"{point} {number.name}" if number else "whole"
+        folder = root / name.replace(" ", "-") / "run"
+        folder.parent.mkdir()
+        report[name] = {"folder": str(folder)}
+        for start in (point, None) if point else (None,):
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(os.open(folder.parent / "stderr", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+                run(folder, start)
+                sys.exit(0)
+            while start and not (folder.parent / "here").exists():
+                time.sleep(0.01)
+            if start:
+                time.sleep(0.2)
+                os.kill(pid, number)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if start:
+                early = (folder.parent / "result.json").exists()
+                report[name] |= {"code": code, "said": (folder.parent / "stderr").read_text(), "early": early}
+        report[name]["labelled"] = json.loads((folder.parent / "result.json").read_text())
+    (root / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

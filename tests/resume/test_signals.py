@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,38 @@ import pytest
 
 from al_lightning.errors import Interrupted
 from al_lightning.interrupts import stoppable
-from tests.helpers import Net, learner, net, pool_of
+from tests.helpers import Net, learner, pool_of
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, str(ROOT / "tests" / "resume" / "interrupted.py")]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
-    result = learner(tmp_path_factory.mktemp("whole")).fit(net(), datamodule=pool_of())
-    return result.labelled.tolist()
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("signals")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "resume" / "interrupted.py"), str(folder)],
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert (folder / "report.json").exists(), done.stderr[-4000:]
+    loaded: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return loaded
 
 
 @pytest.mark.parametrize("point", ["fit", "scoring"])
 @pytest.mark.parametrize("number", CODES, ids=NAMES.get)
 def test_a_signal_ends_the_program_which_then_goes_on(
-    tmp_path: Path, whole: list[int], number: signal.Signals, point: str
+    report: dict[str, Any], number: signal.Signals, point: str
 ) -> None:
-    command = [*PROGRAM, str(tmp_path / "run"), point]
-    process = subprocess.Popen(command, env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "here").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == CODES[number], said
-    assert f"Interrupted by {NAMES[number]}. The same command goes on from here: {tmp_path / 'run'}" in said
-    assert said.count("The same command") == 1
-    assert "Traceback" not in said
-    assert not (tmp_path / "result.json").exists()
-    again = subprocess.run(
-        [*PROGRAM, str(tmp_path / "run"), "nowhere"], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
-    assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "result.json").read_text()) == whole
+    found = report[f"{point} {number.name}"]
+    assert found["code"] == CODES[number], found["said"]
+    assert f"Interrupted by {NAMES[number]}. The same command goes on from here: {found['folder']}" in found["said"]
+    assert found["said"].count("The same command") == 1
+    assert "Traceback" not in found["said"]
+    assert not found["early"]
+    assert found["labelled"] == report["whole"]["labelled"]
 
 
 @pytest.mark.parametrize("number", CODES, ids=NAMES.get)
