@@ -56,6 +56,7 @@ def run(folder: Path, point: str | None) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     root, report = Path(sys.argv[1]), {}
     for number, point in [(None, None), *CASES]:
         name = f"{point} {number.name}" if number else "whole"
