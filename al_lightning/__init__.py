@@ -12,6 +12,7 @@ from al_lightning.fit_plan import FitPlan
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
 from al_lightning.query import (
     BALD,
@@ -54,6 +55,7 @@ __all__ = [
     "Doubling",
     "Entropy",
     "EveryK",
+    "FileOracle",
     "FitPlan",
     "Fixed",
     "FunctionOracle",

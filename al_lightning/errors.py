@@ -46,6 +46,16 @@ class PoolError(ActiveLearningError):
     """A dataset, an id or a label the pool cannot use."""
 
 
+class BadLabelFile(PoolError):
+    """A file of answers that is not what it should be; nothing of it was taken in, and it is left as it is."""
+
+    def __init__(self, path: object, problems: Sequence[str]) -> None:
+        rows = "\n".join(f"  {problem}." for problem in problems)
+        super().__init__(f"{path}, of which nothing was taken in:\n{rows}\nRepair the file and start again.")
+        self.path = str(path)
+        self.problems = tuple(problems)
+
+
 class RunMismatch(ActiveLearningError):
     """The run folder holds a run with another configuration."""
 
@@ -56,6 +66,13 @@ class RunMismatch(ActiveLearningError):
             "Choose another run_dir, or start with the folder's configuration."
         )
         self.keys = tuple(differing)
+
+
+class Interrupted(SystemExit, KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a run cleanly; left alone, the process exits with 130 or 143."""
+
+    said = False
+    """Whether the way to go on was printed."""
 
 
 class RunLocked(ActiveLearningError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import OutputMismatch, PoolExhausted
 from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
+from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, check_labels, plain
+from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
+from al_lightning.pool.votes import agreement
 from al_lightning.query.base import Strategy, check_task
 from al_lightning.query.random import Random
 from al_lightning.result import Result
@@ -34,6 +37,7 @@ from al_lightning.run import Run
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
+from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.select import as_query, select
 from al_lightning.steps.train import keep, restart, train
 
@@ -117,6 +121,7 @@ class ActiveLearner:
 
         Raises:
             ActiveLearningError: bad input; what was labelled and spent so far is in ``run_dir``.
+            Interrupted: Ctrl-C or SIGTERM; the same call goes on.
         """
         steps = {
             "query": self._query,  # candidates -> scores -> query
@@ -125,15 +130,12 @@ class ActiveLearner:
             "decide": self._decide,  # should we stop?
             "finish": self._finish,  # the consolidating fit
         }
-        run = self._open(model, datamodule)
-        _trained[model] = run.folder
-        try:
+        with stoppable(self.run_dir), closing(self._open(model, datamodule)) as run:
+            _trained[model] = run.folder
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
                     break
             return self._result(run)
-        finally:
-            run.close()
 
     def _query(self, run: Run) -> None:
         history = run.history
@@ -146,22 +148,15 @@ class ActiveLearner:
             run.commit("label", **select(run, candidates=self.candidates, strategy=self.query, size=size))
 
     def _label(self, run: Run) -> object:
-        open_ids = set(run.pool.state.waiting.tolist())
-        request = run.pool.request(np.array([i for i in run.saved.queries[-1] if i in open_ids]), run.round)
-
-        def ask() -> dict[int, Any]:
-            self.oracle.ask(request)
-            answers = plain(self.oracle.collect())
-            return {i: answers[i] for i in request.ids.tolist() if i in answers}
-
-        answers = run.on_zero(ask)
-        check_labels(answers, run.pool.task)
-        if len(answers) < len(request.ids):
-            run.commit("label", answers=answers)
+        query = request(run, run.saved.open_ids)
+        intake = ask(run, self.oracle, query)
+        effects = intake.effects(run.saved)
+        if len(intake.answers) < len(query.ids):
+            run.commit("label", **effects)
             return WAITING
-        labelled = {*run.pool.state.labels, *(i for i, answer in answers.items() if answer is not SKIP)}
-        bought = any(i in labelled for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
-        run.commit("train" if bought else "query", answers=answers)
+        known = {**run.saved.answers, **intake.answers, **intake.corrections}
+        bought = any(known[i] is not SKIP for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
+        run.commit("train" if bought else "query", **effects)
         return None
 
     def _train(self, run: Run) -> None:
@@ -288,7 +283,13 @@ class ActiveLearner:
         stop_set = np.sort(state.draw(self.stop_set, generator(self.seed, 0, "stop set")))
         state.reserve(stop_set)
         effects: dict[str, Any] = {
-            "meta": {"stop_set": stop_set.tolist(), "stop": describe(self.stop), "attempt": 1, "restarts": 0},
+            "meta": {
+                "stop_set": stop_set.tolist(),
+                "stop": describe(self.stop),
+                "labelling": self._labelling(),
+                "attempt": 1,
+                "restarts": 0,
+            },
             "files": {"initial": run.write_weights("initial.pt", run.initial)},
         }
         brought = dict(state.labels)  # the user's labels from before the run are its first query
@@ -297,7 +298,8 @@ class ActiveLearner:
             return
         state.forget(brought)
         query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
-        run.commit("train", query=query, answers=brought, round=1, **effects)
+        sources = dict.fromkeys(brought, ("", "brought"))
+        run.commit("train", query=query, answers=brought, sources=sources, round=1, **effects)
 
     def _resume(self, run: Run) -> None:
         run.initial = run.read_weights("initial")
@@ -306,6 +308,21 @@ class ActiveLearner:
             # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
             still_stops = any(rule(run.history) is not None for rule in self.stop)
             run.commit("done" if still_stops else "decide", meta={"stop": describe(self.stop)})
+        if run.saved.meta.get("labelling") != self._labelling():
+            run.commit(run.step, meta={"labelling": self._labelling()})
+        if run.step != "label":
+            self._correct(run)
+
+    def _correct(self, run: Run) -> None:
+        """Take in what people have said since."""
+        intake = corrected(run, self.oracle)
+        if not intake.empty:
+            run.commit(next_step(run.saved, intake), **intake.effects(run.saved))
+
+    def _labelling(self) -> dict[str, Any]:
+        if not isinstance(self.oracle, People):
+            return {}
+        return {**self.oracle.rules(), "prices": {"label": self.prices.label, "currency": self.prices.currency}}
 
     def _label_limits(self) -> list[int]:
         return [rule.labels for rule in self.stop if isinstance(rule, Budget) and rule.labels is not None]
@@ -324,8 +341,6 @@ class ActiveLearner:
         restart(run, reason, stall=self.stall, entries=entries, new_selection=new_selection)
 
     def _result(self, run: Run) -> Result:
-        waiting = len(run.pool.state.waiting)
-        reason = Reason("waiting", f"waiting for {waiting} labels; run again when they are there", {"labels": waiting})
         best = run.last.best_model_path if run.last else ""
         return Result(
             bill=run.bill,
@@ -334,8 +349,9 @@ class ActiveLearner:
             model=run.model,
             trainer=run.last.trainer if run.last else None,
             best_model_path=best or str(run.folder / run.saved.files[run.delivered]),
-            reason=run.saved.reasons[-1] if run.step == "done" else reason,
+            reason=run.saved.reasons[-1] if run.step == "done" else waits(run, self.oracle),
             run_dir=run.folder,
+            agreement=agreement(run.saved.statements, task=run.pool.task),
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from al_lightning.cost.bill import Bill
 from al_lightning.history import Reason, RoundRecord
+from al_lightning.pool.votes import Agreement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Result:
         best_model_path: best checkpoint of the last fit where a ModelCheckpoint monitors, else the run's weights file.
         reason: why the run ended, or what it waits for.
         run_dir: its folder.
+        agreement: how far people agree on records that more than one answered, or one twice.
     """
 
     bill: Bill
@@ -35,6 +37,7 @@ class Result:
     best_model_path: str
     reason: Reason
     run_dir: Path
+    agreement: tuple[Agreement, ...] = ()
 
     @property
     def rho(self) -> float | None:

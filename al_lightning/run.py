@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -165,12 +166,12 @@ class Run:
 
     def bill_with(self, train_rate: dict[str, float] | None) -> Bill:
         """The bill, with the reference priced at this measured rate of training (records and seconds)."""
-        units = self.pool.label_units
+        units, beside = self.pool.label_units, self.pool.val_labels + self.saved.second_answers
         return self.ranks.broadcast(
             Bill.of(
                 [*self.saved.entries, *self.pending],
-                labels=len(self.pool.labelled) + self.pool.val_labels,
-                label_units=None if units is None else units + self.pool.val_labels,
+                labels=len(self.pool.labelled) + beside,
+                label_units=None if units is None else units + beside,
                 prices=self.prices,
                 reference=self._reference(train_rate),
             )
@@ -239,6 +240,8 @@ class Run:
         change = Change(
             step=step, round=effects.pop("round", self.round), entries=entries, meta=meta, files=files, **effects
         )
+        if change.query is not None and self.pool.keys is not None:
+            change = replace(change, keys={i: str(self.pool.key(i)) for i in change.query.ids.tolist()})
         replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
         self.on_zero(lambda: self._store.commit(change) if self._store else None)
         self.saved.apply(change)
@@ -246,6 +249,7 @@ class Run:
         if change.query is not None:
             self.pool.state.query(change.query.ids)
         self.pool.state.answer(change.answers)
+        self.pool.state.correct(change.corrections)
         for path in set(replaced) - set(self.saved.files.values()):
             if self.ranks.rank == 0:
                 (self.folder / path).unlink(missing_ok=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,8 +19,9 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.errors import ActiveLearningError, PoolError, RunLocked
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.pool.oracle import SKIP
+from al_lightning.pool.votes import Statement
 
-FORMAT = 1
+FORMAT = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE query (round INTEGER, position INTEGER, id INTEGER NOT NULL UNIQUE, score REAL, score_round INTEGER,
@@ -31,6 +34,14 @@ CREATE TABLE reason (seq INTEGER PRIMARY KEY, round INTEGER NOT NULL, kind TEXT 
                      numbers TEXT NOT NULL);
 CREATE TABLE file (name TEXT PRIMARY KEY, path TEXT NOT NULL);
 """
+_SINCE_2 = """
+CREATE TABLE record_key (id INTEGER PRIMARY KEY, key TEXT NOT NULL);
+CREATE TABLE statement (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, ask INTEGER NOT NULL, who TEXT NOT NULL,
+                        source TEXT NOT NULL, line INTEGER NOT NULL, at TEXT NOT NULL, value TEXT);
+CREATE TABLE audit (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, at TEXT NOT NULL, who TEXT NOT NULL,
+                    source TEXT NOT NULL, old TEXT, new TEXT NOT NULL);
+"""
+"""Labels of people: their keys, everything said (NULL: no longer), and every change of a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +55,20 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """The effect of one step of a run, and the step that comes next: one transaction."""
+    """The effect of one step of a run, and the step that comes next: one transaction.
+
+    ``answers`` are to ids that had none, ``corrections`` to ids that had one; ``sources`` says who gave them, and in
+    which file.
+    """
 
     step: str
     round: int
     query: Query | None = None
+    keys: dict[int, str] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
+    corrections: dict[int, Any] = field(default_factory=dict)
+    statements: tuple[Statement, ...] = ()
+    sources: dict[int, tuple[str, str]] = field(default_factory=dict)
     record: RoundRecord | None = None
     entries: tuple[Entry, ...] = ()
     reasons: tuple[Reason, ...] = ()
@@ -64,6 +83,8 @@ class Saved:
     step: str = "new"
     queries: list[list[int]] = field(default_factory=list)
     answers: dict[int, Any] = field(default_factory=dict)
+    statements: list[Statement] = field(default_factory=list)
+    keys: dict[int, str] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     final: RoundRecord | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -71,12 +92,28 @@ class Saved:
     meta: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def open_ids(self) -> list[int]:
+        """Ids that were queried and have no answer, in the order of their queries."""
+        return [i for query in self.queries for i in query if i not in self.answers]
+
+    @property
+    def second_answers(self) -> int:
+        """Records that people answered a second time, for quality control; they are paid for, too."""
+        return len({s.id for s in self.statements if s.ask == 2})
+
     def apply(self, change: Change) -> None:
         """Make the change in memory."""
         self.step = change.step
         if change.query is not None:
             self.queries.append([int(i) for i in change.query.ids])
+        self.keys.update(change.keys)
         self.answers.update(change.answers)
+        for i, value in change.corrections.items():
+            if self.answers[i] is SKIP:
+                del self.answers[i]  # a label that comes late is the newest one, here as in the table
+            self.answers[i] = value
+        self.statements.extend(change.statements)
         if change.record is not None and change.record.final:
             self.final = change.record
         elif change.record is not None:
@@ -96,8 +133,13 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    move(aside, path)
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a file within its folder, so that the new name outlives a power cut."""
+    os.replace(path, to)
+    folder = os.open(to.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
@@ -141,14 +183,12 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, FORMAT):
+        if version > FORMAT:
             self.close()
-            raise ActiveLearningError(
-                f"{folder} has run format {version}, this version reads {FORMAT}. Go on with the version of "
-                "al_lightning that wrote it, or start a new run."
-            )
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+            raise _newer(folder, version)
+        missing = {0: _SCHEMA + _SINCE_2, 1: _SINCE_2}.get(version)
+        if missing is not None:
+            self._db.executescript(f"BEGIN; {missing} PRAGMA user_version={FORMAT}; COMMIT;")
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -157,31 +197,7 @@ class Store:
 
     def load(self) -> Saved:
         """Read everything."""
-        rows = self._db.execute
-        saved = Saved()
-        saved.meta = {key: json.loads(value) for key, value in rows("SELECT key, value FROM meta")}
-        saved.step = saved.meta.pop("step", "new")
-        for round, id in rows("SELECT round, id FROM query ORDER BY round, position"):
-            while len(saved.queries) < round:
-                saved.queries.append([])
-            saved.queries[round - 1].append(id)
-        for id, value, skipped in rows("SELECT id, value, skipped FROM label ORDER BY seq"):
-            saved.answers[id] = SKIP if skipped else json.loads(value)
-        for final, record in rows("SELECT final, record FROM round ORDER BY round, final"):
-            loaded = RoundRecord(**json.loads(record))
-            if final:
-                saved.final = loaded
-            else:
-                saved.rounds.append(loaded)
-        saved.entries = [
-            Entry(phase=p, round=r, records=n, flops=f, seconds=s)
-            for p, r, n, f, s in rows("SELECT phase, round, records, flops, seconds FROM ledger ORDER BY seq")
-        ]
-        saved.reasons = [
-            Reason(k, s, json.loads(n)) for k, s, n in rows("SELECT kind, sentence, numbers FROM reason ORDER BY seq")
-        ]
-        saved.files = dict(rows("SELECT name, path FROM file"))
-        return saved
+        return _load(self._db)
 
     def note(self, key: str, value: Any) -> None:
         """Write one value beside the run's steps."""
@@ -195,7 +211,8 @@ class Store:
             self._write(db, change)
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # Ctrl-C may come right after the commit
+                db.execute("ROLLBACK")
             raise
 
     def _write(self, db: sqlite3.Connection, change: Change) -> None:
@@ -206,13 +223,8 @@ class Store:
             scores = [None if np.isnan(s) else float(s) for s in q.scores]
             rows = zip(range(len(q.ids)), q.ids.tolist(), scores, q.score_rounds.tolist(), strict=True)
             db.executemany("INSERT INTO query VALUES (?, ?, ?, ?, ?)", [(change.round, *row) for row in rows])
-        db.executemany(
-            "INSERT INTO label (id, value, skipped) VALUES (?, ?, ?)",
-            [
-                (i, None if v is SKIP else _dumps(v, f"the label of id {i}"), int(v is SKIP))
-                for i, v in change.answers.items()
-            ],
-        )
+        db.executemany("INSERT OR REPLACE INTO record_key VALUES (?, ?)", list(change.keys.items()))
+        self._write_labels(db, change)
         if change.record is not None:
             record = change.record
             row = (record.round, int(record.final), json.dumps(record.to_json()))
@@ -226,3 +238,121 @@ class Store:
             [(change.round, r.kind, r.sentence, json.dumps(r.numbers)) for r in change.reasons],
         )
         db.executemany("INSERT OR REPLACE INTO file VALUES (?, ?)", list(change.files.items()))
+
+    def _write_labels(self, db: sqlite3.Connection, change: Change) -> None:
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        old = {}
+        for i in change.corrections:
+            value, skipped = db.execute("SELECT value, skipped FROM label WHERE id = ?", (i,)).fetchone()
+            old[i] = _REFUSED if skipped else value
+            if skipped:
+                db.execute("DELETE FROM label WHERE id = ?", (i,))  # it comes back as the newest one
+        changed = {**change.answers, **change.corrections}
+        new = {i: _to_text(value, f"the label of id {i}") for i, value in changed.items()}
+        db.executemany(
+            "INSERT INTO label (id, value, skipped) VALUES (?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET value = excluded.value, skipped = excluded.skipped",
+            [(i, None if text == _REFUSED else text, int(text == _REFUSED)) for i, text in new.items()],
+        )
+        db.executemany(
+            "INSERT INTO audit (id, at, who, source, old, new) VALUES (?, ?, ?, ?, ?, ?)",
+            [(i, at, *change.sources.get(i, ("", "")), old.get(i), text) for i, text in new.items()],
+        )
+        db.executemany(
+            "INSERT INTO statement (id, ask, who, source, line, at, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (s.id, s.ask, s.who, s.source, s.line, at, None if s.value is None else _to_text(s.value, f"id {s.id}"))
+                for s in change.statements
+            ],
+        )
+
+
+def _load(db: sqlite3.Connection) -> Saved:
+    saved = Saved()
+    saved.meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    saved.step = saved.meta.pop("step", "new")
+    for round, id in db.execute("SELECT round, id FROM query ORDER BY round, position"):
+        while len(saved.queries) < round:
+            saved.queries.append([])
+        saved.queries[round - 1].append(id)
+    for id, value, skipped in db.execute("SELECT id, value, skipped FROM label ORDER BY seq"):
+        saved.answers[id] = SKIP if skipped else json.loads(value)
+    for final, record in db.execute("SELECT final, record FROM round ORDER BY round, final"):
+        loaded = RoundRecord(**json.loads(record))
+        if final:
+            saved.final = loaded
+        else:
+            saved.rounds.append(loaded)
+    saved.entries = [
+        Entry(phase=p, round=r, records=n, flops=f, seconds=s)
+        for p, r, n, f, s in db.execute("SELECT phase, round, records, flops, seconds FROM ledger ORDER BY seq")
+    ]
+    saved.reasons = [
+        Reason(k, s, json.loads(n)) for k, s, n in db.execute("SELECT kind, sentence, numbers FROM reason ORDER BY seq")
+    ]
+    saved.files = dict(db.execute("SELECT name, path FROM file"))
+    if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
+        saved.keys = dict(db.execute("SELECT id, key FROM record_key"))
+        columns = ("id", "ask", "who", "source", "line", "at", "value")
+        for *known, value in db.execute(f"SELECT {', '.join(columns)} FROM statement ORDER BY seq"):
+            said = Statement(**dict(zip(columns, known, strict=False)), value=_from_text(value))
+            saved.statements.append(said)
+    return saved
+
+
+_REFUSED = "skip"  # a JSON text of that meaning would have quotes
+
+
+def _to_text(value: Any, what: str) -> str:
+    return _REFUSED if value is SKIP else _dumps(value, what)
+
+
+def _from_text(text: str | None) -> Any:
+    return SKIP if text == _REFUSED else None if text is None else json.loads(text)
+
+
+def _newer(folder: Path, version: int) -> ActiveLearningError:
+    return ActiveLearningError(
+        f"{folder} has run format {version}, this version reads up to {FORMAT}. Go on with the version of "
+        "al_lightning that wrote it, or start a new run."
+    )
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The database of a run, to look at; also while another process works on it. Nothing is written.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        ActiveLearningError: no run is there, or a newer version wrote it.
+    """
+    path = folder / "run.sqlite"
+    if not path.is_file():
+        raise ActiveLearningError(f"{folder} is no run folder: it has no run.sqlite. Give the run_dir of a run.")
+    # Nobody has it open where there is no write-ahead log. Then no shared memory is made, whose owner would be whoever
+    # only looks, and which a folder that cannot be written has no place for.
+    alone, seen = not path.with_name("run.sqlite-wal").exists(), path.stat().st_mtime_ns
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > FORMAT:
+            raise _newer(folder, version)
+        if version == 0:
+            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+        db.execute("BEGIN")  # one moment of the run, whatever is written meanwhile
+        yield db
+        if alone and path.stat().st_mtime_ns != seen:
+            raise ActiveLearningError(f"{folder} was written while it was read. Look again.")
+    except sqlite3.DatabaseError as error:
+        raise ActiveLearningError(f"{path} cannot be read as the database of a run: {error}.") from error
+    finally:
+        db.close()
+
+
+def read_run(folder: Path) -> Saved:
+    """Everything a run folder knows, without opening the run; see :func:`reading`."""
+    with reading(folder) as db:
+        return _load(db)

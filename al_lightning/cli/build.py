@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
@@ -25,10 +23,6 @@ _LONGEST_NAME = 120
 
 class BadOption(ActiveLearningError):
     """An option of the command that no part accepts."""
-
-
-class Interrupted(Exception):
-    """Somebody pressed Ctrl-C while rounds were running."""
 
 
 class Parts(NamedTuple):
@@ -144,16 +138,3 @@ def be_quiet() -> None:
         "Experiment logs directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into Interrupted; inside a fit, Lightning has made a SystemExit of it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted from None
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise Interrupted from None
-        raise

@@ -15,19 +15,18 @@ from rich.console import Console
 
 from al_lightning.cli.build import (
     BadOption,
-    Interrupted,
     Parts,
     be_quiet,
     build,
     evaluate,
-    interruptible,
     part,
     register_resolvers,
 )
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
-from al_lightning.errors import ActiveLearningError
+from al_lightning.errors import ActiveLearningError, Interrupted
 from al_lightning.history import RoundRecord
+from al_lightning.interrupts import stoppable
 from al_lightning.report.environment import environment
 from al_lightning.report.plots import plot_comparison
 from al_lightning.report.table import comparison_table, print_table, summarise
@@ -55,7 +54,8 @@ def compare(arguments: Sequence[str]) -> int:
         arguments: overrides, the verb excluded.
 
     Returns:
-        Exit code: 0, 1 for an error of this library or of the configuration, 130 after Ctrl-C.
+        Exit code: 0, 1 for an error of this library or of the configuration, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     from hydra.errors import HydraException
 
@@ -67,14 +67,13 @@ def compare(arguments: Sequence[str]) -> int:
         comparison = Comparison.of(arguments)
         if comparison is None:
             return 0
-        with interruptible():
+        with stoppable(f"{comparison.out}; finished runs are kept"):
             comparison.run(Console())
     except (ActiveLearningError, HydraException) as error:
         errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    except Interrupted:
-        errors.print("Interrupted. The same command goes on from here; finished runs are kept.")
-        return 130
+    except Interrupted as stop:
+        return int(stop.code)  # type: ignore[arg-type]
     return 0
 
 

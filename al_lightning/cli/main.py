@@ -6,12 +6,17 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+VERBS = ("run", "compare", "status", "label", "approve", "export")
 USAGE = """\
 usage: al-lightning VERB [option=value ...]
 
 verbs:
   run       one active-learning run; with -m and several values of an option, a sweep
   compare   the same labels, model and recipe in several ways, as a table and curves
+  status    where a run stands, and what it waits for
+  label     bring a file of answers into a run, without training
+  approve   let a query that waits for approval go out
+  export    the labelled records of a run, with where each label is from
 
 al-lightning VERB --help lists the options of a verb; al-lightning --version says the version."""
 
@@ -23,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line, the program's name excluded; default: those of this process.
 
     Returns:
-        Exit code: 0, 1 for an error, 2 for a command that does not exist, 130 after Ctrl-C.
+        Exit code: 0, 1 for an error, 2 for a command that does not exist, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help"):
@@ -32,15 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == "--version":
         print(f"al-lightning {version('al_lightning')}")
         return 0
-    if verb not in ("run", "compare"):
-        print(f"al-lightning: no verb {verb!r}; allowed: run, compare\n\n{USAGE}", file=sys.stderr)
+    if verb not in VERBS:
+        print(f"al-lightning: no verb {verb!r}; allowed: {', '.join(VERBS)}\n\n{USAGE}", file=sys.stderr)
         return 2
     try:
         if verb == "run":
-            from al_lightning.cli.run import run as command
-        else:
-            from al_lightning.cli.compare import compare as command
-        return command(rest)
+            from al_lightning.cli.run import run
+
+            return run(rest)
+        if verb == "compare":
+            from al_lightning.cli.compare import compare
+
+            return compare(rest)
+        from al_lightning.cli.people import people
+
+        return people(verb, rest)
     except KeyboardInterrupt:
         return 130
 

@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 
-from al_lightning.cli.build import Interrupted, Parts, be_quiet, build, evaluate, interruptible, register_resolvers
+from al_lightning.cli.build import Parts, be_quiet, build, evaluate, register_resolvers
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
-from al_lightning.errors import ActiveLearningError
+from al_lightning.errors import ActiveLearningError, Interrupted
+from al_lightning.interrupts import stoppable
 from al_lightning.result import Result
 
 
@@ -50,31 +51,34 @@ def run_one(cfg: DictConfig) -> int:
         cfg: a composed ``conf/run.yaml``.
 
     Returns:
-        Exit code: 0, 1 for an error of this library, 130 after Ctrl-C.
+        Exit code: 0, 1 for an error of this library, 130 after Ctrl-C, 143 after SIGTERM.
     """
     be_quiet()
     console, errors = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0), Console(stderr=True)
     try:
-        with interruptible(), RoundsBar(console) as bar:
-            parts = build(cfg, lambda record, model: bar.update(record, target=cfg.labels))
-            result = parts.learner.fit(parts.model, parts.pool)
+        with stoppable(cfg.run_dir):
+            with RoundsBar(console) as bar:
+                parts = build(cfg, lambda record, model: bar.update(record, target=cfg.labels))
+                result = parts.learner.fit(parts.model, parts.pool)
+            _report(console, parts, result)
     except ActiveLearningError as error:
         errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    except Interrupted:
-        errors.print(f"Interrupted. The same command goes on from here: {cfg.run_dir}", markup=False, soft_wrap=True)
-        return 130
-    _report(console, parts, result)
+    except Interrupted as stop:
+        return int(stop.code)  # type: ignore[arg-type]
     return 0
 
 
 def _report(console: Console, parts: Parts, result: Result) -> None:
-    metrics = evaluate(parts)
+    waits = result.reason.kind in ("waiting", "approval")
+    metrics = {} if waits else evaluate(parts)
     lines = [
         str(result.bill),
-        f"ended: {result.reason}",
+        *([] if waits else [f"ended: {result.reason}"]),
+        *(f"agreement, {pair}" for pair in result.agreement),
         *(f"{name}: {value:.4f}" for name, value in metrics.items()),
         f"weights: {result.best_model_path}",
         f"run folder: {result.run_dir}",
+        *([str(result.reason)] if waits else []),
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

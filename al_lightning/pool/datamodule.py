@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.items import Attach, ItemFormat
@@ -248,13 +250,21 @@ class PoolDataModule(L.LightningDataModule):
         """``size`` unlabelled ids at random, for a first query."""
         return self._ready().draw(size, generator(seed, 0, "draw"))
 
-    def request(self, ids: np.ndarray, round: int) -> LabelRequest:
+    def request(
+        self, ids: np.ndarray, round: int, *, folder: Path | None = None, prices: Prices | None = None
+    ) -> LabelRequest:
         """The query as an oracle gets it."""
         return LabelRequest(
             round=round,
             ids=ids,
             keys=tuple(self.key(int(i)) for i in ids),
             target=lambda i: self.items.target(self.eval_data[i]),
+            key=self.key,
+            task=self.task,
+            size=self.size,
+            queried=frozenset(self.state.queried.tolist()),
+            folder=folder,
+            prices=prices or Prices(),
         )
 
     def label(self, ids: Sequence[int] | np.ndarray, oracle: Oracle | Mapping[int, Any]) -> int:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
+
+if TYPE_CHECKING:
+    from al_lightning.history import Reason
+    from al_lightning.pool.votes import Decisions, Statement
 
 
 class _Skip:
@@ -34,12 +40,24 @@ class LabelRequest:
         ids: ids to label, ``(n,)``, best first.
         keys: the user's stable key of each id, or the id itself.
         target: id -> the label the dataset itself holds (simulations); raises PoolError where it holds none.
+        key: id -> key, of any record.
+        task: of the pool.
+        size: records in the pool.
+        queried: every id that was ever queried.
+        folder: where a run keeps the files of its queries; None outside of a run.
+        prices: of a label.
     """
 
     round: int
     ids: np.ndarray
     keys: tuple[Any, ...]
     target: Callable[[int], Any]
+    key: Callable[[int], Any] = lambda id: id
+    task: str = "multiclass"
+    size: int = 0
+    queried: Collection[int] = ()
+    folder: Path | None = None
+    prices: Prices = field(default_factory=Prices)
 
 
 @runtime_checkable
@@ -51,6 +69,26 @@ class Oracle(Protocol):
 
     def collect(self) -> Mapping[int, Any]:
         """All answers there are by now: ``{id: label or SKIP}``. Ids that are missing are still waited for."""
+
+
+@runtime_checkable
+class People(Oracle, Protocol):
+    """An oracle behind which people answer in their own time, and may say something else later.
+
+    The run keeps every statement, and makes labels of them by :func:`~al_lightning.pool.votes.decide`.
+    """
+
+    annotators: int
+    adjudicator: str | None
+
+    def said(self, request: LabelRequest) -> list[Statement]:
+        """Everything people have said by now, about every query, not only about this one."""
+
+    def rules(self) -> dict[str, Any]:
+        """JSON-able settings that ``al-lightning label`` and ``status`` need to read answers without the program."""
+
+    def waits(self, request: LabelRequest, decisions: Decisions) -> Reason:
+        """What people have to do before the run goes on."""
 
 
 @dataclass

@@ -58,6 +58,11 @@ class PoolState:
         return np.flatnonzero(self.status == WAITING)
 
     @property
+    def queried(self) -> np.ndarray:
+        """Ids that were ever queried, answered or not, ascending."""
+        return np.flatnonzero((self.status != FREE) & (self.status != STOP_SET))
+
+    @property
     def stop_set(self) -> np.ndarray:
         """Ids kept for measuring agreement, ascending."""
         return np.flatnonzero(self.status == STOP_SET)
@@ -97,6 +102,16 @@ class PoolState:
         for i in self._checked(answers, (WAITING,), "label").tolist():
             if answers[i] is SKIP:
                 self.status[i] = SKIPPED
+            else:
+                self.status[i] = LABELLED
+                self.labels[i] = answers[i]
+
+    def correct(self, answers: Mapping[int, Any]) -> None:
+        """Change answers that are in already: another label in the same place, a label withdrawn, or a late one."""
+        for i in self._checked(answers, (LABELLED, SKIPPED), "correct").tolist():
+            if answers[i] is SKIP:
+                self.status[i] = SKIPPED
+                self.labels.pop(i, None)
             else:
                 self.status[i] = LABELLED
                 self.labels[i] = answers[i]

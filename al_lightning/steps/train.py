@@ -30,7 +30,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
-    new = len(run.pool.labelled) - before
+    new = len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0))
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(run.pool.labelled), new=new)
     ids = train_ids(plan.replay, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
     outcome = run_fit(
@@ -68,7 +68,7 @@ def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord
         files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
-    meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
+    meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
     bill = run.bill_with(rate)
     record = RoundRecord(
         round=run.round,

@@ -19,11 +19,15 @@ import torch
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import RunLocked
+from al_lightning.pool import file_oracle
+from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.query import Margin
+from al_lightning.store import Store, read_run
 from tests.helpers import Net, learner, net, pool_of
 
 POINTS = ("first ask", "scoring", "ask", "answering", "training", "validation", "after a round", "last fit")
+PEOPLE = ("before a file of a query", "between its files", "after its files", "before an import", "after an import")
 
 
 def die() -> None:
@@ -106,6 +110,60 @@ def run(folder: Path, point: str | None) -> None:
     (folder.parent / "result.json").write_text(json.dumps(summary))
 
 
+def people(folder: Path, point: str | None) -> None:
+    """One start of a program that people answer in files; dies in its second round."""
+    write, commit, files = file_oracle.write_aside, Store.commit, 0
+
+    def written(path: Path, *args: Any) -> None:
+        nonlocal files
+        second = path.name.startswith("round-002.")
+        if second and (files, point) in {(0, PEOPLE[0]), (1, PEOPLE[1])}:
+            die()
+        write(path, *args)
+        files += second
+        if files == 2 and point == PEOPLE[2]:
+            die()
+
+    def committed(store: Store, change: Any) -> None:
+        import_ = change.round == 2 and change.statements
+        if import_ and point == PEOPLE[3]:
+            die()
+        commit(store, change)
+        if import_ and point == PEOPLE[4]:
+            die()
+
+    file_oracle.write_aside, Store.commit = written, committed  # type: ignore[assignment, method-assign]
+    made = learner(folder, oracle=FileOracle(), fit=WarmStart("keep", final="initial"))
+    model = net()
+    result = made.fit(model, datamodule=pool_of())
+    saved = read_run(folder)
+    summary = {
+        "waits": result.reason.numbers.get("file"),
+        "labelled": result.labelled.tolist(),
+        "weight": model.net[0].weight.tolist(),
+        "answers": [[i, value] for i, value in saved.answers.items()],
+        "statements": len(saved.statements),
+    }
+    (folder.parent / "result.json").write_text(json.dumps(summary))
+
+
+def answered(folder: Path, point: str | None) -> dict[str, Any]:
+    """Start it, type, and start it again, until it waits no more; killed once on the way."""
+    killed = 0
+    while True:
+        status = in_child(partial(people, folder, None if killed else point))
+        if os.WIFSIGNALED(status):
+            killed += 1
+            continue
+        found: dict[str, Any] = json.loads((folder.parent / "result.json").read_text())
+        if found["waits"] is None:
+            return {"killed": killed, **found}
+        path = Path(found["waits"])
+        head, *rows = path.read_text().splitlines()
+        typed = [f"{row.split(',')[0]},{row.split(',')[1]},{int(row.split(',')[0]) % 3}" for row in rows]
+        path.write_text("\n".join([head, *typed]) + "\n")
+
+
 def in_child(action: Callable[[], None]) -> int:
     """Status of a forked process that did it."""
     pid = os.fork()
@@ -160,6 +218,10 @@ def main() -> None:
         if killed:
             in_child(partial(run, folder, None))
         report[point or "whole"] = {"killed": killed, **json.loads((folder.parent / "result.json").read_text())}
+    for place in (None, *PEOPLE):
+        folder = root / (place or "answered").replace(" ", "-") / "run"
+        folder.parent.mkdir()
+        report[place or "answered"] = answered(folder, place)
     report["locked"] = locked(root / "locked")
     (root / "report.json").write_text(json.dumps(report))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.resume.kills import POINTS
+from tests.resume.kills import PEOPLE, POINTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +47,15 @@ def test_nothing_is_asked_for_twice_once_its_answer_is_in_the_folder(report: dic
     assert set(asked) == set(report["whole"]["asked"])
     # Only the query that was being answered when the process died is asked again.
     assert len(asked) == 24 + (3 if point == "answering" else 0)
+
+
+@pytest.mark.parametrize("point", PEOPLE)
+def test_no_label_of_people_is_lost_and_none_is_asked_for_twice(report: dict[str, Any], point: str) -> None:
+    whole, resumed = report["answered"], report[point]
+    assert resumed == {**whole, "killed": 1}
+    assert whole["killed"] == 0
+    assert whole["labelled"] == report["whole"]["labelled"]
+    assert whole["statements"] == len(whole["answers"]) == 24
 
 
 def test_the_folder_belongs_to_one_process_which_is_named(report: dict[str, Any]) -> None:

@@ -1,0 +1,279 @@
+"""The verbs for people who label: ``status``, ``label``, ``approve`` and ``export``. None of them trains."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from al_lightning.cost.prices import Prices
+from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
+from al_lightning.history import Reason
+from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
+from al_lightning.pool.label_file import Language, Reader
+from al_lightning.pool.oracle import SKIP, LabelRequest
+from al_lightning.pool.votes import Decisions, agreement, decide
+from al_lightning.report.labels import labelled_rows, write_csv, write_parquet
+from al_lightning.report.table import print_table, si
+from al_lightning.steps.label import Intake, next_step, take_in
+from al_lightning.store import Change, Saved, Store, read_run, write_aside
+
+
+def people(verb: str, arguments: Sequence[str]) -> int:
+    """Do one of the verbs.
+
+    Args:
+        verb: one of :data:`VERBS`.
+        arguments: of the command line, the verb excluded.
+
+    Returns:
+        Exit code: 0, or 1 for an error.
+    """
+    console, errors = Console(), Console(stderr=True)
+    try:
+        VERBS[verb](console, arguments)
+    except ActiveLearningError as error:
+        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+def _parser(verb: str, does: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"al-lightning {verb}", description=does)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    return parser
+
+
+class _Labelling:
+    """How a run's answers are to be read, from its folder alone."""
+
+    def __init__(self, folder: Path, saved: Saved) -> None:
+        self.folder, self.saved = folder, saved
+        if "config" not in saved.meta:
+            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+        self.rules: dict[str, Any] = saved.meta.get("labelling") or {}
+        self.task: str = saved.meta["config"]["task"]
+        self.annotators: int = self.rules.get("annotators", 1)
+        self.adjudicator: str | None = self.rules.get("adjudicator")
+        self.queries = Path(self.rules.get("folder") or folder / "queries")
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(
+            language=Language(task=self.task, classes=self.rules.get("classes")),
+            queried=frozenset(i for query in self.saved.queries for i in query),
+            key=lambda i: self.saved.keys.get(i, i),
+            size=self.saved.meta["fingerprint"]["size"],
+        )
+
+    @property
+    def request(self) -> LabelRequest:
+        def target(id: int) -> Any:
+            raise PoolError("a run folder holds no labels but those that people gave.")
+
+        ids = self.saved.open_ids
+        prices = Prices(**self.rules.get("prices", {}))
+        return LabelRequest(
+            round=len(self.saved.queries),
+            ids=np.asarray(ids, dtype=np.int64),
+            keys=tuple(self.saved.keys.get(i, i) for i in ids),
+            target=target,
+            task=self.task,
+            folder=self.folder / "queries",
+            prices=prices,
+        )
+
+    @property
+    def decisions(self) -> Decisions:
+        log = self.saved.statements
+        return decide(log, task=self.task, annotators=self.annotators, adjudicator=self.adjudicator)
+
+    def intake(self, said: Any) -> Intake:
+        return take_in(self.saved, said, self.task, self.annotators, self.adjudicator)
+
+    def waits(self) -> Reason:
+        n = len(self.saved.open_ids)
+        if not self.rules:
+            return Reason("waiting", f"waiting for {n} labels; run again when they are there", {"labels": n})
+        return waiting(
+            self.queries,
+            self.request,
+            self.decisions,
+            language=Language(task=self.task, classes=self.rules.get("classes")),
+            annotators=self.annotators,
+            adjudicator=self.adjudicator,
+            repeats=repeats(self.rules.get("repeat", 0.0), n),
+        )
+
+
+# ---- status -----------------------------------------------------------------------------------------------------
+
+
+def _status(console: Console, arguments: Sequence[str]) -> None:
+    parser = _parser("status", "Where a run stands. The run is only read, also while another process works on it.")
+    folder = parser.parse_args(arguments).run
+    labelling = _Labelling(folder, read_run(folder))
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in status(labelling):
+        table.add_row(name, value)
+    print_table(console, table)
+
+
+def status(labelling: _Labelling) -> list[tuple[str, str]]:
+    """The rows of ``al-lightning status``."""
+    saved = labelling.saved
+    labelled = sum(value is not SKIP for value in saved.answers.values())
+    flops, seconds = (sum(getattr(e, unit) for e in saved.entries) for unit in ("flops", "seconds"))
+    rows = [
+        ("run folder", str(labelling.folder)),
+        ("round", str(len(saved.queries))),
+        ("labelled", f"{labelled:,}"),
+        ("waiting", f"{len(saved.open_ids):,}"),
+        ("refused", f"{len(saved.answers) - labelled:,}"),
+        ("spent", f"{si(flops)}FLOPs, {seconds:.1f} seconds"),
+    ]
+    trained = [*saved.rounds, *([saved.final] if saved.final else [])]
+    if trained:
+        last = trained[-1]
+        rows.append(("ρ", f"{last.cost['rho']:.2f} after {'the final fit' if last.final else f'round {last.round}'}"))
+        metrics = "  ".join(f"{name} {value:.3f}" for name, value in sorted(last.metrics.items()))
+        rows.append(("metrics", metrics or "–"))
+    rows.append(("next", _next(labelling)))
+    rows += [("agreement", str(pair)) for pair in agreement(saved.statements, task=labelling.task)]
+    if labelling.rules:
+        rows += _in_the_files(labelling)
+    return rows
+
+
+def _next(labelling: _Labelling) -> str:
+    saved = labelling.saved
+    if saved.step == "label" and saved.open_ids:
+        return str(labelling.waits())
+    if saved.step == "done":
+        return f"nothing; the run ended: {saved.reasons[-1]}" if saved.reasons else "nothing; the run ended"
+    does = {
+        "query": "choose the next records",
+        "label": "train on the labels there are",
+        "train": "train on the labels there are",
+        "decide": "decide whether to go on",
+        "finish": "the final fit",
+    }
+    return f"{does.get(saved.step, saved.step)}: run the same command"
+
+
+def _in_the_files(labelling: _Labelling) -> list[tuple[str, str]]:
+    """What people have typed and the run has not taken in yet."""
+    try:
+        intake = labelling.intake(read_folder(labelling.queries, labelling.reader, home=labelling.folder))
+    except PoolError as error:
+        return [("in the files", str(error))]
+    return [] if intake.empty else [("in the files", f"{_counts(intake)}, not taken in yet")]
+
+
+def _counts(intake: Intake) -> str:
+    refused = sum(value is SKIP for value in intake.answers.values())
+    counts = {
+        "new labels": len(intake.answers) - refused,
+        "refusals": refused,
+        "corrections": len(intake.corrections),
+        "ties": sum(s.id in intake.decisions.ties for s in intake.statements),
+    }
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or f"{len(intake.statements)} further answers"
+
+
+# ---- label, approve, export -------------------------------------------------------------------------------------
+
+
+class _Opened:
+    """A run that exists already, opened to write to it."""
+
+    def __init__(self, folder: Path) -> None:
+        read_run(folder)  # no folder is made of what is none
+        self.store = Store(folder)
+
+    def __enter__(self) -> Store:
+        return self.store
+
+    def __exit__(self, *error: object) -> None:
+        self.store.close()
+
+
+def _label(console: Console, arguments: Sequence[str]) -> None:
+    parser = _parser("label", "Bring a file of answers into a run, without training.")
+    parser.add_argument("file", metavar="FILE", type=Path, help="CSV or JSON Lines with the columns id and label")
+    options = parser.parse_args(arguments)
+    with _Opened(options.run) as store:
+        saved = store.load()
+        labelling = _Labelling(options.run, saved)
+        if options.file.suffix.lower() not in (".csv", ".jsonl"):
+            raise BadLabelFile(options.file, [f"{options.file.suffix or 'no suffix'}: allowed are .csv and .jsonl"])
+        intake = labelling.intake(labelling.reader.read(options.file, source=str(options.file.resolve())))
+        if not intake.empty:
+            step = next_step(saved, intake)
+            store.commit(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
+            saved.apply(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
+    _say(console, f"{options.file}: {'nothing new' if intake.empty else _counts(intake)}. Next: {_next(labelling)}")
+
+
+def _approve(console: Console, arguments: Sequence[str]) -> None:
+    options = _parser("approve", "Let a query that waits for approval go out to people.").parse_args(arguments)
+    with _Opened(options.run) as store:
+        saved = store.load()
+        labelling = _Labelling(options.run, saved)
+        round = len(saved.queries)
+        if saved.step != "label" or not pending(labelling.queries, round):
+            raise ActiveLearningError(f"{options.run}: no query waits for approval. Next: {_next(labelling)}")
+        asked = labelling.waits().numbers
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        approval = {"round": round, **asked, "who": _user(), "at": at}
+        earlier = [a for a in saved.meta.get("approvals", []) if a["round"] != round]
+        store.note("approvals", [*earlier, approval])
+        release(labelling.queries, round)
+    _say(console, f"approved: {asked['labels']} labels, {asked['price']:.2f} {asked['currency']}. {labelling.waits()}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"
+
+
+def _export(console: Console, arguments: Sequence[str]) -> None:
+    parser = _parser("export", "The labelled records with where each label is from. The run is only read.")
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: standard output, for CSV")
+    options = parser.parse_args(arguments)
+    rows = labelled_rows(options.run)
+    write: Callable[[Any, Any], None] = write_csv if options.format == "csv" else write_parquet
+    if options.out is not None:
+        write_aside(options.out, lambda file: write(rows, file))
+        _say(console, f"{len(rows)} labelled records: {options.out}")
+    elif options.format == "parquet":
+        raise ActiveLearningError("Parquet is no text for a terminal: give the file, -o labels.parquet.")
+    else:
+        write(rows, sys.stdout.buffer)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+VERBS: dict[str, Callable[[Console, Sequence[str]], None]] = {
+    "status": _status,
+    "label": _label,
+    "approve": _approve,
+    "export": _export,
+}
+"""What each does."""

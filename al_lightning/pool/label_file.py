@@ -1,0 +1,361 @@
+"""Files that people fill in: the language of their cells, read with every doubt, written without a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from al_lightning.errors import BadLabelFile, PoolError
+from al_lightning.pool.oracle import SKIP
+from al_lightning.pool.votes import Statement
+
+LARGEST = 256 << 20
+"""Bytes of the largest file that is read."""
+_LONGEST_CELL = 131_072  # what the csv module reads back
+_SHOWN = 10
+_OWN = ("id", "key", "ask", "annotator", "label")
+TASKS = ("multiclass", "binary", "multilabel", "regression")
+"""Tasks whose labels fit a cell."""
+
+
+def words(value: str) -> str:
+    """A cell's text in an error message: short, and nothing in it acts on a terminal."""
+    shown = value if len(value) <= 60 else f"{value[:60]}..."
+    return ascii(shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """How labels are written in a cell.
+
+    Args:
+        task: of the pool.
+        classes: class names, or how many there are, or None: class numbers without an upper end.
+    """
+
+    task: str
+    classes: int | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise PoolError(
+                f"labels of task={self.task!r} do not fit the cell of a file; allowed: {', '.join(TASKS)}. Pass "
+                "another oracle, for example FunctionOracle(lambda id: ...)."
+            )
+        if self.task == "multilabel" and self.classes is None:
+            raise PoolError("task='multilabel' has label lists as long as there are classes: pass classes=.")
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The class names, where classes are numbered None."""
+        return None if self.classes is None or isinstance(self.classes, int) else tuple(self.classes)
+
+    @property
+    def count(self) -> int | None:
+        """How many classes there are, if that is known."""
+        if self.classes is None:
+            return 2 if self.task == "binary" else None
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    @property
+    def allowed(self) -> str:
+        """What a cell may hold, for messages."""
+        if self.task == "regression":
+            return "a number, several separated by ;, or skip"
+        if self.names is not None:
+            one = ", ".join(self.names[:30]) + (", ..." if len(self.names) > 30 else "")
+        else:
+            one = "class numbers 0, 1, ..." if self.count is None else f"class numbers 0 to {self.count - 1}"
+        return f"{one}{', several separated by ;, none' if self.task == 'multilabel' else ''} or skip"
+
+    def read(self, cell: str) -> Any:
+        """The label a cell holds, SKIP, or None for an empty one.
+
+        Raises:
+            ValueError: it holds no label of this task.
+        """
+        text = cell.strip()
+        if not text:
+            return None
+        if text.lower() == "skip":
+            return SKIP
+        if self.task == "regression":
+            numbers = [self._number(part) for part in text.split(";")]
+            return numbers if len(numbers) > 1 else numbers[0]
+        if self.task != "multilabel":
+            return self._class(text)
+        chosen = set() if text.lower() == "none" else {self._class(part.strip()) for part in text.split(";")}
+        return [int(c in chosen) for c in range(self.count or 0)]
+
+    def write(self, value: Any) -> str:
+        """A label as a cell; :meth:`read` reads it back."""
+        if value is SKIP:
+            return "skip"
+        if self.task == "multilabel" and isinstance(value, list) and set(value) <= {0, 1}:
+            return ";".join(self._name(i) for i, on in enumerate(value) if on) or "none"
+        if isinstance(value, list):
+            return ";".join(self._name(v) for v in value)
+        return self._name(value)
+
+    def _name(self, value: Any) -> str:
+        if self.names is not None and isinstance(value, int) and 0 <= value < len(self.names):
+            return self.names[value]
+        return value if isinstance(value, str) else json.dumps(value)
+
+    def _number(self, text: str) -> float:
+        if not re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text):
+            raise ValueError(text)
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(text)
+        return number
+
+    def _class(self, text: str) -> int:
+        if self.names is not None:
+            return self.names.index(text)  # a ValueError where it is none
+        found = re.fullmatch(r"([0-9]{1,9})(\.0*)?", text)  # spreadsheets make 3.0 of 3
+        if found is None or (self.count is not None and int(found[1]) >= self.count):
+            raise ValueError(text)
+        return int(found[1])
+
+
+def check_classes(classes: int | Sequence[str] | None) -> None:
+    """Raise ValueError for classes whose names a cell could not tell apart."""
+    if classes is None:
+        return
+    if isinstance(classes, int):
+        if classes < 1:
+            raise ValueError(f"classes={classes}: how many classes there are, 1 or more, or their names.")
+        return
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes={classes!r}: a list of names, or how many there are.")
+    wrong = [n for n in classes if n != n.strip() or not n or ";" in n or n.lower() in ("skip", "none")]
+    if wrong:
+        raise ValueError(f"class name {wrong[0]!r}: a name is not empty, skip or none, has no ; and no blanks around.")
+    twice = [name for name in classes if list(classes).count(name) > 1]
+    if twice:
+        raise ValueError(f"class name {twice[0]!r} is given twice: names are told apart by their text alone.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads files of answers to a run's queries.
+
+    Args:
+        language: of the cells.
+        queried: ids that were asked for.
+        key: id -> the user's stable key; where a file has keys they must be these.
+        size: records in the pool.
+    """
+
+    language: Language
+    queried: Collection[int]
+    key: Callable[[int], Any]
+    size: int
+
+    def read(self, path: Path, *, who: str = "", source: str | None = None) -> list[Statement]:
+        """Every filled label of a CSV or JSON Lines file. The file is only read.
+
+        Args:
+            path: the file.
+            who: the annotator where a row names none.
+            source: what the file is called in statements; default: the path.
+
+        Raises:
+            BadLabelFile: anything in it is not what it should be; nothing of it counts then.
+        """
+        text = _text(path)
+        rows = _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+        said: dict[tuple[int, int, str], Statement] = {}
+        problems: list[str] = []
+        for line, row in rows:
+            try:
+                s = self._statement(row, line, who, source or str(path))
+                earlier = None if s is None else said.setdefault((s.id, s.ask, s.who), s)
+                if s is not None and earlier is not None and earlier.value != s.value:
+                    raise _Problem(f"id {s.id} has another label in line {earlier.line}; leave one of the two")
+            except _Problem as problem:
+                problems.append(f"line {line}: {problem}")
+                if len(problems) == _SHOWN:
+                    break
+        if problems:
+            raise BadLabelFile(path, problems)
+        return list(said.values())
+
+    def _statement(self, row: Mapping[str, Any], line: int, who: str, source: str) -> Statement | None:
+        cell = row["label"]
+        id = self._id(row["id"])
+        if "key" in row and row["key"].strip() not in (str(self.key(id)).strip(), safe(self.key(id)).strip()):
+            raise _Problem(
+                f"id {id} has key {words(str(self.key(id)))} in this run, and the file says {words(row['key'])}: "
+                "rows were mixed up. Restore the id and key columns; key may be left out"
+            )
+        ask = (row.get("ask") or "1").strip()
+        if ask not in ("1", "2"):
+            raise _Problem(f"ask is {words(ask)}; allowed: 1 or 2")
+        try:
+            value = self.language.read(cell)
+        except ValueError:
+            raise _Problem(f"label is {words(cell)}; allowed: {self.language.allowed}") from None
+        if value is None:
+            return None
+        name = (row.get("annotator") or "").strip() or who
+        if not name.isprintable() or len(name) > 200:
+            raise _Problem(f"annotator is {words(name)}; allowed: a name of up to 200 printable characters")
+        return Statement(id=id, value=value, who=name, ask=int(ask), source=source, line=line)
+
+    def _id(self, cell: str) -> int:
+        text = cell.strip()
+        found = re.fullmatch(r"([0-9]{1,18})(\.0*)?", text)
+        if found is None:
+            raise _Problem(f"id is {words(cell)}; allowed: numbers of records that were queried")
+        id = int(found[1])
+        if id >= self.size:
+            raise _Problem(f"id {id} is unknown; ids of this pool are 0 to {self.size - 1}")
+        if id not in self.queried:
+            raise _Problem(f"id {id} was not queried; only ids in files of this run's queries can be answered")
+        return id
+
+
+class _Problem(Exception):
+    """What is wrong with a row."""
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise BadLabelFile(path, [f"{size:,} bytes are too many for a file of labels; allowed: {LARGEST:,}"])
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadLabelFile(path, [f"cannot be read: {error.strerror or error}"]) from error
+    if not data.strip(b"\xef\xbb\xbf\r\n\t "):
+        raise BadLabelFile(path, ["it is empty; a first line with the columns id and label is needed"])
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise BadLabelFile(path, ["line 1: it is UTF-16; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"])
+    zero = data.find(b"\0")
+    if zero >= 0:
+        raise BadLabelFile(path, [f"line {data.count(10, 0, zero) + 1}: it has a NUL byte, so it is no text"])
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(10, 0, error.start) + 1
+        raise BadLabelFile(
+            path, [f"line {line}: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"]
+        ) from None
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            start, line = line, reader.line_num + 1
+            if not cells:
+                continue
+            if columns is None:
+                columns = _columns(path, [cell.strip() for cell in cells], start)
+            elif len(cells) != len(columns):
+                there = f"{len(cells)} cells where the first line has {len(columns)} columns"
+                raise BadLabelFile(path, [f"line {start}: {there}; is the file whole?"])
+            elif any(cell.strip() for cell in cells):
+                yield start, dict(zip(columns, cells, strict=True))
+    except csv.Error as error:
+        raise BadLabelFile(path, [f"line {reader.line_num}: {error}; is the file whole?"]) from None
+
+
+def _columns(path: Path, columns: list[str], line: int) -> list[str]:
+    missing = [name for name in ("id", "label") if name not in columns]
+    if missing:
+        there = ", ".join(words(name) for name in columns[:20])
+        raise BadLabelFile(
+            path, [f"line {line}: no column {' and no column '.join(missing)}; there are {there}, separated by commas"]
+        )
+    twice = [name for name in _OWN if columns.count(name) > 1]
+    if twice:
+        raise BadLabelFile(path, [f"line {line}: column {twice[0]} is there twice; leave one of the two"])
+    return columns
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadLabelFile(path, [f"line {number}: it is not JSON; is the file whole?"]) from None
+        if not isinstance(row, dict) or "id" not in row or "label" not in row:
+            raise BadLabelFile(path, [f"line {number}: it is no object with id and label"])
+        yield number, {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> str:
+    """A JSON value as the text of a cell."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ";".join(_cell(part) for part in value) or "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def safe(value: Any) -> str:
+    """Text for a CSV cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not isinstance(value, int | float):
+        return f"'{text}"
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One record of a query, as it is written for people."""
+
+    id: int
+    key: Any
+    columns: Mapping[str, Any]
+    ask: int = 1
+
+
+def as_csv(rows: Sequence[Row], *, asks: bool) -> str:
+    """A query as CSV with an empty label column.
+
+    Raises:
+        PoolError: a user's column has a name of ours, or a cell that could not be read back.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row.columns))
+    taken = [name for name in names if name in _OWN]
+    if taken:
+        raise PoolError(
+            f"columns= has a column {taken[0]!r}; {', '.join(_OWN)} have a meaning in label files: rename it."
+        )
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["id", "key", *map(safe, names), *(["ask"] if asks else []), "label"])
+    for row in rows:
+        cells = [safe(row.columns.get(name)).replace("\0", "") for name in names]
+        long = next((n for n, cell in zip(names, cells, strict=True) if len(cell) >= _LONGEST_CELL), None)
+        if long is not None:
+            raise PoolError(
+                f"column {long!r} of id {row.id} has {len(str(row.columns[long])):,} characters; a cell holds "
+                f"{_LONGEST_CELL - 1:,}. Write the text to a file and give its path."
+            )
+        writer.writerow([row.id, safe(row.key), *cells, *([row.ask] if asks else []), ""])
+    return out.getvalue()
+
+
+def as_json_lines(rows: Sequence[Row], *, asks: bool) -> str:
+    """The same as JSON Lines, with ``"label": null``."""
+    lines = []
+    for row in rows:
+        record = {"id": row.id, "key": row.key, **row.columns, **({"ask": row.ask} if asks else {}), "label": None}
+        lines.append(json.dumps(record, default=str, ensure_ascii=False))
+    return "".join(f"{line}\n" for line in lines)
