@@ -128,9 +128,12 @@ def cluster_10m(path: Path) -> Row:
 
 def round_10m(path: Path) -> Row:
     """One round: seconds and peak memory of the proposal and of either strategy."""
+    import torch
+
     import al_lightning
     from al_lightning.features.cluster import Clusters
     from al_lightning.pool.view import PoolView
+    from al_lightning.query import Strategy
 
     features, assignments = np.load(path, mmap_mode="r"), np.load(path.with_name("assignments.npy"))
     n, k = len(features), len(features) // 10
@@ -150,16 +153,11 @@ def round_10m(path: Path) -> Row:
     selector = al_lightning.Representatives(0.01, n_clusters=k)
     (ids, _), proposal = measured(lambda: selector.propose(view=view, size=2000, rng=rng, state={}))
     row: Row = {"records": n, "candidates": len(ids), "propose": proposal}
-    stub: Row = {}
-    strategies = {"kcenter": al_lightning.KCenterGreedy()}
-    if hasattr(al_lightning, "Badge"):
-        logits = rng.standard_normal((len(ids), 50), dtype=np.float32) * 2
-        errors = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        errors[np.arange(len(ids)), logits.argmax(axis=1)] -= 1
-        stub = {"errors": errors, "embedding": np.asarray(features[ids], np.float32)}
-        strategies["badge"] = al_lightning.Badge()
+    logits = rng.standard_normal((len(ids), 50), dtype=np.float32) * 2
+    said = al_lightning.Outputs(torch.from_numpy(logits), torch.from_numpy(np.asarray(features[ids], np.float32)))
+    strategies: dict[str, Strategy] = {"kcenter": al_lightning.KCenterGreedy(), "badge": al_lightning.Badge()}
     for name, strategy in strategies.items():
-        arrays = {column: stub[column] for column in strategy.columns}
+        arrays = {column: values.numpy() for column, values in strategy.payload(said).items()}
         pick = partial(strategy.pick, view=view, ids=ids, arrays=arrays, size=2000, rng=np.random.default_rng(1))
         picked, row[name] = measured(pick)
         assert len(set(picked.tolist())) == 2000
@@ -201,7 +199,7 @@ def claims_of(scaling: list[Row], objectives: list[Row], large: Row, round_: Row
     million = next(row for row in scaling if row["records"] == 1_000_000)
     records, seconds = (np.log([row[key] for row in scaling]) for key in ("records", "seconds"))
     exponent = np.polyfit(records, seconds, 1)[0]
-    picks = [round_[name] for name in ("kcenter", "badge") if name in round_]
+    picks = [round_[name] for name in ("kcenter", "badge")]
     steps = [round_["propose"], *picks]
     return [
         claim("cluster_1m_seconds", million["seconds"], "<=", 60),
@@ -211,7 +209,6 @@ def claims_of(scaling: list[Row], objectives: list[Row], large: Row, round_: Row
         claim("cluster_10m_resident_gb", large["resident_gb"], "<=", 8),
         claim("round_10m_seconds", max(step["seconds"] for step in steps), "<=", 60),
         claim("round_10m_extra_gb", max(step["extra_gb"] for step in steps), "<=", 4),
-        claim("round_10m_strategies", len(picks), ">=", 2),
     ]
 
 
