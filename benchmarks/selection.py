@@ -197,7 +197,7 @@ class Worker:
         )
         self.seconds: list[float] = []
         self.result: dict[str, Any] = {}
-        self._expect("ready")
+        self._ready = False
 
     @property
     def done(self) -> bool:
@@ -207,6 +207,11 @@ class Worker:
     def call(self) -> None:
         """Time one call."""
         assert self._process.stdin is not None
+        if not self._ready:  # asked as late as this, so that workers load beside each other
+            self._expect("ready")
+            self._ready = True
+        if self.result:
+            return
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
@@ -219,12 +224,13 @@ class Worker:
         if not self.result:
             assert self._process.stdin is not None
             self._process.stdin.close()
+            self._process.stdin = None  # communicate() would flush it
             self._expect("memory")
         if "memory" in self.result:
             timed = self.seconds[1:] or self.seconds
             self.result |= {"seconds": statistics.median(timed), "repeats": [round(s, 6) for s in timed]}
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         return self.result
 
     def _expect(self, key: str) -> list[Any]:

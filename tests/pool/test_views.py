@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from al_lightning.errors import PoolError
 from al_lightning.pool.items import ItemFormat
-from al_lightning.pool.views import IndexedCollate, IndexedView, LabelledView
+from al_lightning.pool.views import IndexedCollate, IndexedTensors, IndexedView, LabelledView, for_scoring
 from tests.helpers import Records, blobs, pool_of
 
 Named = namedtuple("Named", "image weight label")
@@ -92,6 +92,32 @@ def test_a_datasets_own_batched_reading_is_used() -> None:
     ids, _ = next(iter(DataLoader(IndexedView(data), batch_size=3, sampler=[9, 0, 4], collate_fn=IndexedCollate(None))))
     assert ids.tolist() == [9, 0, 4]
     assert data.calls == 3
+
+
+def test_tensors_are_scored_a_batch_at_a_time_and_the_batches_are_the_same() -> None:
+    data = TensorDataset(torch.randn(10, 2, 3), torch.arange(10), torch.randn(10).double())
+    ids = [9, 0, 4, 4]
+    batched, plain = for_scoring(data, None), (IndexedView(data), IndexedCollate(None))
+    assert type(batched[0]) is IndexedTensors
+    (found, batch), (_, expected) = (
+        next(iter(DataLoader(view, batch_size=4, sampler=ids, collate_fn=collate)))
+        for view, collate in (batched, plain)
+    )
+    assert found.tolist() == ids
+    assert type(batch) is type(expected)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(batch, expected, strict=True))
+
+
+def test_what_may_serve_other_items_is_scored_item_by_item() -> None:
+    class Scaled(TensorDataset):
+        def __getitem__(self, i: int) -> Any:
+            return tuple(10 * tensor[i] for tensor in self.tensors)
+
+    data = Scaled(torch.arange(4.0), torch.arange(4))
+    view, collate = for_scoring(data, None)
+    _, (x, _) = next(iter(DataLoader(view, batch_size=2, sampler=[3, 1], collate_fn=collate)))
+    assert x.tolist() == [30, 10]
+    assert type(for_scoring(TensorDataset(torch.ones(2)), lambda items: items)[0]) is IndexedView
 
 
 def test_target_and_without_target() -> None:
