@@ -24,8 +24,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.cli.problems import digits
+from al_lightning.features.neighbours import project
 from al_lightning.query.margin import margin_score
 from al_lightning.report.environment import environment
+from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 from benchmarks import data
 from benchmarks.common import RESULTS
 
@@ -34,12 +36,9 @@ SPLITS = 20
 MODELS = ("linear", "mlp")
 HIDDEN = 128
 BATCH = 32
-EPOCHS = 12
 LEAST_STEPS = 200
 """A fit on few labels goes on until it has made this many steps."""
 RATES = {"linear": 0.02, "mlp": 0.01}
-NEIGHBOURS = 500
-"""Records on either side of the comparison of what is labelled with what is left."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Protocol:
     val: int
     stop: int
     test: int
+    epochs: int = 12
 
 
 def _whole(found: data.TrainTest) -> data.Split:
@@ -71,10 +71,14 @@ def _pictures() -> data.Split:
 PROTOCOLS = {
     "digits": Protocol(_digits, size=20, pool=900, val=150, stop=150, test=597),
     "letter": Protocol(data.letter, size=150, pool=13_000, val=500, stop=1000, test=5500),
-    "banking77": Protocol(lambda: _whole(data.banking77()), size=200, pool=8500, val=500, stop=1000, test=3083),
+    "banking77": Protocol(
+        lambda: _whole(data.banking77()), size=200, pool=8500, val=500, stop=1000, test=3083, epochs=6
+    ),
     "adult": Protocol(lambda: _whole(data.adult()), size=50, pool=20_000, val=500, stop=1000, test=20_000),
-    "goemotions": Protocol(lambda: _whole(data.goemotions()), size=200, pool=20_000, val=500, stop=1000, test=15_000),
-    "fashion-mnist": Protocol(_pictures, size=150, pool=10_000, val=500, stop=1000, test=20_000),
+    "goemotions": Protocol(
+        lambda: _whole(data.goemotions()), size=200, pool=20_000, val=500, stop=1000, test=15_000, epochs=6
+    ),
+    "fashion-mnist": Protocol(_pictures, size=150, pool=10_000, val=500, stop=1000, test=20_000, epochs=6),
 }
 
 
@@ -87,7 +91,7 @@ class Round(NamedTuple):
         kappa: Cohen's kappa on the stop set with the round before; NaN in the first.
         changed: share of the stop set that is predicted otherwise than the round before; NaN in the first.
         uncertainty: mean score of the strategy, one minus the margin.
-        coverage: what :func:`coverage` says.
+        coverage: share of the pool that is covered, as PoolCovered reads it.
         error: mean of one minus the highest probability.
         entropy: mean entropy / log(classes).
         highest: highest entropy / log(classes).
@@ -110,18 +114,6 @@ class Round(NamedTuple):
     picked: float
     surest: float
     contradiction: float
-
-
-def coverage(x: Tensor, labelled: np.ndarray, unlabelled: np.ndarray, rng: np.random.Generator) -> float:
-    """Share of unlabelled records whose nearest record is a labelled one, of as many of either; 0.5 if they are alike.
-
-    Henze, 1988, one-sided.
-    """
-    n = min(len(labelled), len(unlabelled) - 1, NEIGHBOURS)
-    left = x[rng.choice(unlabelled, n, replace=False)]
-    to_labelled = torch.cdist(left, x[rng.choice(labelled, n, replace=False)]).amin(1)
-    to_left = torch.cdist(left, left).fill_diagonal_(float("inf")).amin(1)
-    return float((to_labelled < to_left).float().mean())
 
 
 class Stack:
@@ -149,11 +141,11 @@ class Stack:
             x = torch.addmm(b[split], x.relu() if i else x, w[split])
         return x.softmax(1)
 
-    def fit(self, x: Tensor, y: Tensor, labelled: Tensor, generator: torch.Generator) -> int:
+    def fit(self, x: Tensor, y: Tensor, labelled: Tensor, epochs: int, generator: torch.Generator) -> int:
         """Train on ``labelled``, ids ``(splits, n)``; returns the records each went through."""
         self.weights = [(w.clone().requires_grad_(), b.clone().requires_grad_()) for w, b in self.layers]
         splits, n = labelled.shape
-        steps = max(LEAST_STEPS, EPOCHS * -(-n // BATCH))
+        steps = max(LEAST_STEPS, epochs * -(-n // BATCH))
         optimiser = torch.optim.Adam([p for layer in self.weights for p in layer], lr=self.rate, foreach=True)
         schedule = OneCycleLR(optimiser, self.rate, total_steps=steps)
         queue, size = labelled[:, :0], min(BATCH, n)
@@ -181,6 +173,7 @@ def _loaded(name: str) -> tuple[Tensor, Tensor, int]:
 def record(name: str, model: str, *, splits: int = SPLITS, rounds: int = ROUNDS) -> dict[str, Any]:
     """Curves of one data set and model, all splits at once."""
     p, (x, y, classes) = PROTOCOLS[name], _loaded(name)
+    features, _ = project(x.numpy(), DIMS, seed=0)
     rngs = [np.random.default_rng([split, 5]) for split in range(splits)]
     ends = np.cumsum([p.pool, p.val, p.stop, p.test])
     parts = [np.split(rng.permutation(len(y)), ends) for rng in rngs]
@@ -195,7 +188,7 @@ def record(name: str, model: str, *, splits: int = SPLITS, rounds: int = ROUNDS)
         labelled = [np.concatenate(pair) for pair in zip(labelled, picked, strict=True)]
         left = [np.setdiff1d(pool, ids) for pool, ids in zip(left, picked, strict=True)]
         start = time.perf_counter()
-        trained.append(stack.fit(x, y, torch.from_numpy(np.stack(labelled)), generator))
+        trained.append(stack.fit(x, y, torch.from_numpy(np.stack(labelled)), p.epochs, generator))
         train_seconds.append((time.perf_counter() - start) / splits)
         scored.append(len(left[0]))
         score_seconds.append(0.0)
@@ -222,7 +215,10 @@ def record(name: str, model: str, *, splits: int = SPLITS, rounds: int = ROUNDS)
                     kappa=kappa,
                     changed=changed,
                     uncertainty=float(score.mean()),
-                    coverage=coverage(x, labelled[s], left[s], rngs[s]),
+                    coverage=covered_share(
+                        features[rngs[s].choice(left[s], min(SAMPLE, len(left[s])), replace=False)],
+                        features[labelled[s]],
+                    )[0],
                     error=float(1 - probabilities.amax(1).mean()),
                     entropy=float(entropy.mean()),
                     highest=float(entropy.max()),
