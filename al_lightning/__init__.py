@@ -19,14 +19,27 @@ from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import Scores, score
+from al_lightning.stop import (
+    AllOf,
+    AnyOf,
+    ClassificationChange,
+    CostStopping,
+    OverallUncertainty,
+    PoolCovered,
+    StabilizingPredictions,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SKIP",
     "ActiveLearner",
+    "AllOf",
+    "AnyOf",
     "Bill",
     "Budget",
+    "ClassificationChange",
+    "CostStopping",
     "DatasetOracle",
     "Doubling",
     "Entropy",
@@ -43,6 +56,8 @@ __all__ = [
     "Margin",
     "Novel",
     "Outputs",
+    "OverallUncertainty",
+    "PoolCovered",
     "PoolDataModule",
     "Prices",
     "Random",
@@ -55,6 +70,7 @@ __all__ = [
     "RoundRecord",
     "Scores",
     "Spread",
+    "StabilizingPredictions",
     "Staggered",
     "StallDetection",
     "WarmStart",

@@ -81,6 +81,8 @@ class History:
         round: queries committed so far.
         val_labels: labelled records that validation uses, 0 where they are not known.
         bill: what has been spent so far.
+        ahead: what will have been spent after one more round and the shortest final fit that follows, by measured
+            costs; None before the first round, and where no rule needs it.
     """
 
     rounds: tuple[RoundRecord, ...] = ()
@@ -90,6 +92,7 @@ class History:
     round: int = 0
     val_labels: int = 0
     bill: Bill = field(default_factory=Bill)
+    ahead: Bill | None = None
 
     def values(self, monitor: str) -> list[float]:
         """The monitored value of every round that has it, oldest first."""

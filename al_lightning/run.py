@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 
+from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
@@ -67,6 +68,7 @@ class Run:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
         self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
         self.initial: Weights = {}
+        self.measures_coverage = False
         self.last: Outcome | None = None
         self._store: Store | None = None
         self.pending: list[Entry] = []
@@ -174,9 +176,9 @@ class Run:
             )
         )
 
-    def _reference(self, rate: dict[str, float] | None) -> Line | None:
+    def _reference(self, rate: dict[str, float] | None, more: int = 0) -> Line | None:
         per_record = self.flops.per_record.get("train")
-        records = self._recipe(len(self.pool.labelled))
+        records = self._recipe(len(self.pool.labelled) + more)
         if records is None or rate is None or per_record is None:
             return None
         return Line(
@@ -204,7 +206,27 @@ class Run:
             unlabelled=len(self.pool.unlabelled),
             labelled=len(self.pool.labelled),
             round=self.round,
+            val_labels=self.pool.val_labels,
             bill=self.bill,
+        )
+
+    @property
+    def measured(self) -> Measured:
+        """What costs are foretold from."""
+        entries = [*self.saved.entries, *self.pending]
+        epochs = {r.round: r.epochs for r in self.saved.rounds}
+        flops = {str(kind): value for kind, value in self.flops.per_record.items()}
+        return Measured(entries=entries, flops=flops, epochs=epochs, recipe=self.recipe_epochs, world=self.ranks.world)
+
+    def bill_after(self, entries: Iterable[Entry], labels: int) -> Bill:
+        """The bill as it would be with more work and more labels; the same on every rank."""
+        return self.ranks.broadcast(
+            Bill.of(
+                [*self.saved.entries, *self.pending, *entries],
+                labels=len(self.pool.labelled) + labels + self.pool.val_labels,
+                prices=self.prices,
+                reference=self._reference(self.saved.meta.get("train_rate"), labels),
+            )
         )
 
     # ---- what it does ------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import Any
 from al_lightning.history import History, Reason
 
 StoppingRule = Callable[[History], Reason | None]
-"""Looks at the history after a fit; a reason ends the run. A rule may have three attributes more.
+"""Looks at the history after a fit; a reason ends the run. A rule may have attributes more.
 
-``needs``: what is to be measured for it, of :data:`NEEDS`. ``rules``: the rules it combines. ``report(history)``:
-numbers that are logged after every fit.
+``needs``: what is to be measured for it, of :data:`NEEDS`. ``rules``: the rules it combines, and ``any``: whether one of
+them is enough. ``report(history)``: numbers that are logged after every fit.
 """
 
 NEEDS = ("agreement", "uncertainty", "coverage")
@@ -23,6 +23,12 @@ def every_rule(rules: Iterable[Any]) -> Iterator[Any]:
     for rule in rules:
         yield rule
         yield from every_rule(getattr(rule, "rules", ()))
+
+
+def alternatives(rules: Iterable[Any]) -> Iterator[Any]:
+    """The rules any of which ends the run: those of an AnyOf, and no others that are combined."""
+    for rule in rules:
+        yield from alternatives(rule.rules) if getattr(rule, "any", False) else [rule]
 
 
 def needed_by(rules: Iterable[Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from al_lightning.history import History, Reason
 from al_lightning.stop.base import StoppingRule
@@ -34,6 +35,8 @@ class AnyOf:
     """
 
     rules: Sequence[StoppingRule]
+
+    any: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", _check(self.rules, "AnyOf"))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-
 import numpy as np
 
 from al_lightning.errors import UnknownMonitor
