@@ -388,7 +388,11 @@ class ActiveLearner:
 
     def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
         before, round = run.saved.rounds[-1].labelled, run.round
-        entries = list(run.measured.fit(plan, labelled=labelled, new=labelled - before, round=round))
+        # The last query goes straight into the final fit, or there is none: a share of epochs is rounded differently.
+        cases = (
+            list(run.measured.fit(plan, labelled=labelled, new=new, round=round)) for new in (0, labelled - before)
+        )
+        entries = max(cases, key=lambda entries: sum(entry.flops for entry in entries))
         return [*entries, *([run.measured.inference("agree", self.stop_set, round=round)] if self.stop_set else [])]
 
     def _exceeded(self, run: Run, ahead: Bill | None, what: str) -> Reason | None:
@@ -407,9 +411,8 @@ class ActiveLearner:
 
         if exceeded(plan) is None or run.recipe_epochs is None:
             return exceeded(plan) or plan
-        whole = (
-            plan.epochs if isinstance(plan.epochs, float) else (plan.epochs or run.recipe_epochs) / run.recipe_epochs
-        )
+        asked = plan.epochs or run.recipe_epochs
+        whole = asked if isinstance(asked, float) else asked / run.recipe_epochs
         shares = (replace(plan, epochs=min(1.0, whole) * step / 100) for step in range(99, 0, -1))
         fits = next((shorter for shorter in shares if exceeded(shorter) is None), None)
         return fits or exceeded(plan) or plan

@@ -30,9 +30,10 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
 def log_round(
     loggers: Iterable[Logger], record: RoundRecord, step: int, reports: Mapping[str, float] | None = None
 ) -> None:
-    """Log a round, and what stopping rules report of it, at the step the Trainer's own metrics have reached, so that the axis never goes back.
+    """Log a round, and what stopping rules report of it.
 
-    W&B gets ``al/labels`` as the x-axis of every ``al/`` metric.
+    The step is the one the Trainer's own metrics have reached, so that the axis never goes back. W&B gets ``al/labels``
+    as the x-axis of every ``al/`` metric.
     """
     for logger in loggers:
         define = getattr(getattr(logger, "experiment", None), "define_metric", None)  # W&B, without importing it

@@ -110,8 +110,8 @@ class RoundPlateau(RoundCallback):
             supported = f"{needed:,.0f} would support it" if math.isfinite(needed) else "no number would support it"
             rank_zero_warn(
                 f"RoundPlateau(min_delta={self.min_delta:g}): two standard errors of {self.monitor}={known[-1]:.3g} "
-                f"are {two:.2g} with {val_labels:,} validation labels, and {supported}. Rounds may look flat by chance: "
-                f"raise min_delta to {two:.2g}, or validate on more.",
+                f"are {two:.2g} with {val_labels:,} validation labels, and {supported}. Rounds may look flat by "
+                f"chance: raise min_delta to {two:.2g}, or validate on more.",
                 stacklevel=3,
             )
 

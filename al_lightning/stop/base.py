@@ -10,8 +10,8 @@ from al_lightning.history import History, Reason
 StoppingRule = Callable[[History], Reason | None]
 """Looks at the history after a fit; a reason ends the run. A rule may have attributes more.
 
-``needs``: what is to be measured for it, of :data:`NEEDS`. ``rules``: the rules it combines, and ``any``: whether one of
-them is enough. ``report(history)``: numbers that are logged after every fit.
+``needs``: what is to be measured for it, of :data:`NEEDS`. ``rules``: the rules it combines, and ``any``: whether one
+of them is enough. ``report(history)``: numbers that are logged after every fit.
 """
 
 NEEDS = ("agreement", "uncertainty", "coverage")

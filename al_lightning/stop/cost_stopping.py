@@ -59,7 +59,7 @@ class CostStopping:
     After every round the learning curve is forecast (see :func:`~al_lightning.stop.learning_curve.gain_by_agreement`;
     without a stop set :func:`~al_lightning.stop.learning_curve.gain_by_accuracy`, which is less sharp), the labels,
     training and scoring of the rounds that may follow are priced at the run's prices and measured seconds, and the run
-    ends if no number of further rounds is expected to pay. The forecast is logged after every fit, and is in the reason.
+    ends if no number of further rounds is expected to pay. The forecast is logged after every fit; the reason has it.
 
     Args:
         monitor: accuracy, or another share of validation records that are right, that the module logs.
