@@ -216,7 +216,10 @@ class Run:
         entries = [*self.saved.entries, *self.pending]
         epochs = {r.round: r.epochs for r in self.saved.rounds}
         flops = {str(kind): value for kind, value in self.flops.per_record.items()}
-        return Measured(entries=entries, flops=flops, epochs=epochs, recipe=self.recipe_epochs, world=self.ranks.world)
+        labels, recipe = len(self.pool.labelled), self.recipe_epochs
+        records = self._recipe(labels) if labels and recipe else None
+        share = 1.0 if records is None or recipe is None else records / (labels * recipe)
+        return Measured(entries=entries, flops=flops, epochs=epochs, recipe=recipe, share=share, world=self.ranks.world)
 
     def bill_after(self, entries: Iterable[Entry], labels: int) -> Bill:
         """The bill as it would be with more work and more labels; the same on every rank."""

@@ -5,8 +5,8 @@
 
 Cost of a stop = price of its labels + (1 - test accuracy) * value of an accuracy of 1. Regret = (cost at the rule's
 stop - cost at the best round) / (cost of the worse end point - cost at the best round). A run is judged at prices for
-which its best round lies between 10 % and 90 % of its labels. Rules read validation accuracy and what the run knows without
-labels, never the test accuracy that judges them.
+which its best round lies between 10 % and 90 % of its labels. Rules read validation accuracy and what the run knows
+without labels, never the test accuracy that judges them.
 
 Whatever is learnt is learnt on the other data sets: the prior of CostStopping, and the threshold of every other rule,
 the one with the least mean regret there. The thresholds of the rules' own papers are judged beside them.

@@ -25,6 +25,7 @@ class Measured:
         flops: FLOPs per record by kind of pass.
         epochs: epochs each fit trained, in the order of rounds, ``{round: epochs}``.
         recipe: the Trainer's own epochs, None where nothing limits them.
+        share: of an epoch's records that the Trainer's limits let it train on.
         world: processes.
     """
 
@@ -32,6 +33,7 @@ class Measured:
     flops: dict[str, float]
     epochs: dict[int, int]
     recipe: int | None
+    share: float = 1.0
     world: int = 1
 
     def line(self, phases: Sequence[str], round: int | None = None) -> Line:
@@ -67,12 +69,14 @@ class Measured:
         if plan.replay is not None and 0 < new < labelled:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
+        records = math.ceil(records * self.share)
         pace = SLACK * self.pace(("train",), 0.0)
         yield Entry(
             phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace
         )
-        per_epoch = [self.line(("validate",), r).records / max(1, e) for r, e in self.epochs.items()]
-        if checked := math.ceil(max(per_epoch, default=0.0) * epochs):
+        # A check before the first epoch makes validation grow more slowly than epochs: every round gives an upper bound.
+        past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
+        if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
             flops = checked * self.flops.get("validate", self.forward)
             seconds = checked * SLACK * self.pace(("validate",), pace)
             yield Entry(phase="validate", round=round, records=checked, flops=flops, seconds=seconds)

@@ -86,7 +86,7 @@ def keep(
         round=run.round,
         labelled=len(run.pool.labelled),
         queried=len(run.saved.queries[-1]),
-        metrics=outcome.metrics,
+        metrics=run.ranks.broadcast(outcome.metrics),  # modules that log without sync_dist have one value per process
         epochs=outcome.epochs,
         start="initial" if attempt > 1 else plan.start,
         attempts=attempt,

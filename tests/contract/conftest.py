@@ -77,7 +77,7 @@ STOPPING_RULES = [
     PoolCovered(),
     PoolCovered(0.1),
     CostStopping(price_per_point=1.0),
-    CostStopping(price_per_point=1000.0, agreement=-1.0),
+    CostStopping(price_per_point=0.5, agreement=-1.0),
     CostStopping(target=0.9),
     AnyOf([StabilizingPredictions(), CostStopping(target=0.9)]),
     AllOf([StabilizingPredictions(), RoundPlateau("val_acc", min_delta=0.1)]),

@@ -10,7 +10,7 @@ import pytest
 from al_lightning.history import History, Reason, RoundRecord
 
 
-def history(rounds: int, *, kappa: float | None = 0.995, accuracy: float = 0.9, **numbers: float | None) -> History:
+def history(rounds: int, *, kappa: float | None = 1.0, accuracy: float = 0.9, **numbers: float | None) -> History:
     records = tuple(
         RoundRecord(
             round=i + 1, labelled=100 * (i + 1), queried=100, metrics={"val_acc": accuracy},

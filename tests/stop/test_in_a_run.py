@@ -115,20 +115,23 @@ def test_a_budget_of_money_counts_the_labels_it_would_buy(tmp_path: Path) -> Non
     assert "another round would come to 33 of 32 (27 spent)" in str(result.reason)
 
 
-def test_a_final_fit_is_cut_to_what_is_left(tmp_path: Path) -> None:
+def test_a_final_fit_is_cut_to_what_is_left_or_left_out(tmp_path: Path) -> None:
     policy = WarmStart("keep", epochs=1, first_epochs=1, final="previous", final_epochs=6)
-    sizes: dict[str, Any] = {"fit": policy}
-    whole = spent(tmp_path / "whole", None, {**sizes, "recipe_epochs": 8})
-    final = whole.history[-1]
-    before = whole.history[-2].cost["flops"]
-    limit = before + 0.5 * (whole.bill.flops - before)
-    result = spent(tmp_path / "cut", Budget(flops=limit), {**sizes, "recipe_epochs": 8})
-    assert result.bill.flops <= limit
-    assert result.history[-1].final
-    assert final.epochs == 6
+    settings: dict[str, Any] = {"fit": policy, "recipe_epochs": 8}
+    whole = spent(tmp_path / "whole", None, settings)
+    assert whole.history[-1].epochs == 6
+    train = whole.bill.lines["train"]
+    first, six_epochs = whole.history[0].cost["flops"], 6 * 6 * train.flops / train.records
+    cut = spent(tmp_path / "cut", Budget(flops=first + 0.7 * six_epochs), settings)
+    assert cut.bill.flops <= first + 0.7 * six_epochs
+    assert [r.final for r in cut.history] == [False, True]
+    assert 1 <= cut.history[-1].epochs < 6
+    none = spent(tmp_path / "none", Budget(flops=first + 0.01 * six_epochs), settings)
+    assert [r.final for r in none.history] == [False]
+    assert "a final fit would come to" in str(none.reason)
 
 
-def test_wardens_agree_warm_start_spends_what_the_budget_allows(tmp_path: Path) -> None:
+def test_a_warm_start_and_a_budget_agree_on_rho(tmp_path: Path) -> None:
     policy = WarmStart("keep", epochs=0.25, first_epochs=0.25, final="previous", final_epochs=0.25, rho=0.98)
     trainer = quiet(max_epochs=8, limit_val_batches=0)
     result = learner(
