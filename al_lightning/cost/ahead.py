@@ -74,7 +74,7 @@ class Measured:
         yield Entry(
             phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace
         )
-        # A check before the first epoch makes validation grow more slowly than epochs: every round gives an upper bound.
+        # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
         past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
         if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
             flops = checked * self.flops.get("validate", self.forward)
