@@ -40,6 +40,15 @@ from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import Scores, score
+from al_lightning.stop import (
+    AllOf,
+    AnyOf,
+    ClassificationChange,
+    CostStopping,
+    OverallUncertainty,
+    PoolCovered,
+    StabilizingPredictions,
+)
 
 __version__ = "0.1.0"
 
@@ -47,10 +56,14 @@ __all__ = [
     "BALD",
     "SKIP",
     "ActiveLearner",
+    "AllOf",
+    "AnyOf",
     "Badge",
     "Bill",
     "Budget",
+    "ClassificationChange",
     "ClusterMargin",
+    "CostStopping",
     "DatasetOracle",
     "Doubling",
     "Entropy",
@@ -70,7 +83,9 @@ __all__ = [
     "Margin",
     "Novel",
     "Outputs",
+    "OverallUncertainty",
     "PerCost",
+    "PoolCovered",
     "PoolDataModule",
     "Prices",
     "ProbCover",
@@ -86,6 +101,7 @@ __all__ = [
     "Scores",
     "Seals",
     "Spread",
+    "StabilizingPredictions",
     "Staggered",
     "StallDetection",
     "Stochastic",

@@ -40,6 +40,8 @@ class RoundRecord:
         attempts: fits this round took; more than one after a stall.
         restarted: whether the weights were drawn anew for this round after a stall.
         agreement: Cohen's kappa with the previous round's predictions on the stop set, or None.
+        uncertainty: mean of the query strategy's fresh scores of those records, by the previous round's model, or None.
+        coverage: share of the unlabelled records that labelled ones cover, measured where a rule asks for it, or None.
         candidates: records inferred to make the query that opened the round.
         stale: records of that query picked by an earlier round's score.
         final: whether this is the consolidating fit at the end.
@@ -55,6 +57,8 @@ class RoundRecord:
     attempts: int = 1
     restarted: bool = False
     agreement: float | None = None
+    uncertainty: float | None = None
+    coverage: float | None = None
     candidates: int = 0
     stale: int = 0
     final: bool = False
@@ -75,7 +79,10 @@ class History:
         unlabelled: records that may still be queried.
         labelled: records with a label now.
         round: queries committed so far.
+        val_labels: labelled records that validation uses, 0 where they are not known.
         bill: what has been spent so far.
+        ahead: what will have been spent after one more round and the shortest final fit that follows, by measured
+            costs; None before the first round, and where no rule needs it.
     """
 
     rounds: tuple[RoundRecord, ...] = ()
@@ -83,7 +90,9 @@ class History:
     unlabelled: int
     labelled: int = 0
     round: int = 0
+    val_labels: int = 0
     bill: Bill = field(default_factory=Bill)
+    ahead: Bill | None = None
 
     def values(self, monitor: str) -> list[float]:
         """The monitored value of every round that has it, oldest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 
+from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
@@ -68,6 +69,7 @@ class Run:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
         self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
         self.initial: Weights = {}
+        self.measures_coverage = False
         self.last: Outcome | None = None
         self._store: Store | None = None
         self.pending: list[Entry] = []
@@ -166,20 +168,23 @@ class Run:
 
     def bill_with(self, train_rate: dict[str, float] | None) -> Bill:
         """The bill, with the reference priced at this measured rate of training (records and seconds)."""
-        units, beside = self.pool.label_units, self.pool.val_labels + self.saved.second_answers
+        return self._bill((), 0, train_rate)
+
+    def _bill(self, more: Iterable[Entry], labels: int, train_rate: dict[str, float] | None) -> Bill:
+        units, beside = self.pool.label_units, self.pool.val_labels + self.saved.second_answers + labels
         return self.ranks.broadcast(
             Bill.of(
-                [*self.saved.entries, *self.pending],
+                [*self.saved.entries, *self.pending, *more],
                 labels=len(self.pool.labelled) + beside,
                 label_units=None if units is None else units + beside,
                 prices=self.prices,
-                reference=self._reference(train_rate),
+                reference=self._reference(train_rate, labels),
             )
         )
 
-    def _reference(self, rate: dict[str, float] | None) -> Line | None:
+    def _reference(self, rate: dict[str, float] | None, more: int = 0) -> Line | None:
         per_record = self.flops.per_record.get("train")
-        records = self._recipe(len(self.pool.labelled))
+        records = self._recipe(len(self.pool.labelled) + more)
         if records is None or rate is None or per_record is None:
             return None
         return Line(
@@ -207,8 +212,24 @@ class Run:
             unlabelled=len(self.pool.unlabelled),
             labelled=len(self.pool.labelled),
             round=self.round,
+            val_labels=self.pool.val_labels,
             bill=self.bill,
         )
+
+    @property
+    def measured(self) -> Measured:
+        """What costs are foretold from."""
+        entries = [*self.saved.entries, *self.pending]
+        epochs = {r.round: r.epochs for r in self.saved.rounds}
+        flops = {str(kind): value for kind, value in self.flops.per_record.items()}
+        labels, recipe = len(self.pool.labelled), self.recipe_epochs
+        records = self._recipe(labels) if labels and recipe else None
+        share = 1.0 if records is None or recipe is None else records / (labels * recipe)
+        return Measured(entries=entries, flops=flops, epochs=epochs, recipe=recipe, share=share, world=self.ranks.world)
+
+    def bill_after(self, entries: Iterable[Entry], labels: int) -> Bill:
+        """The bill as it would be with more work and more labels at one price unit each; the same on every rank."""
+        return self._bill(entries, labels, self.saved.meta.get("train_rate"))
 
     # ---- what it does ------------------------------------------------------------------------------------------
 

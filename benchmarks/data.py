@@ -29,6 +29,7 @@ from urllib.request import urlopen
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from al_lightning.errors import MissingExtra
 
@@ -83,10 +84,14 @@ class File(NamedTuple):
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases"
 _BANKING = "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data"
 _EMOTIONS = "https://raw.githubusercontent.com/google-research/google-research/master/goemotions/data"
+_NUMBERS = (0, 2, 4, 10, 11, 12)
+"""Adult's columns that are numbers: age, fnlwgt, education_num, capital_gain, capital_loss, hours_per_week."""
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
 FILES = {
     "letter": File("letter", 26, (20_000, 16), f"{_UCI}/letter-recognition/letter-recognition.data"),
+    "adult-train": File("adult", 2, (32_561, 14), f"{_UCI}/adult/adult.data"),
+    "adult-test": File("adult", 2, (16_281, 14), f"{_UCI}/adult/adult.test"),
     "banking77-train": File("banking77", 77, (10_003, 1), f"{_BANKING}/train.csv"),
     "banking77-test": File("banking77", 77, (3_080, 1), f"{_BANKING}/test.csv"),
     "goemotions-train": File("goemotions", 28, (36_308, 1), f"{_EMOTIONS}/train.tsv"),
@@ -102,6 +107,25 @@ FILES = {
 def letter() -> Split:
     """Letter Recognition: all 20,000 records, ``x`` float32 ``(20000, 16)`` as published, unscaled; class 0 is A."""
     return _load("letter", _letters)
+
+
+def adult() -> TrainTest:
+    """Adult, or Census Income: ``x`` float32 ``(n, columns)``; class 1 earns more than 50K.
+
+    Numbers come first, unscaled, then a column for every category of either part.
+    """
+    parts = [_load(f"adult-{part}", _people) for part in ("train", "test")]
+    seen = [row for cells, _ in parts for row in cells]
+    kinds = {i: sorted({row[i] for row in seen}) for i in range(14) if i not in _NUMBERS}
+
+    def encoded(cells: list[list[str]]) -> Tensor:
+        numbers = torch.tensor([[float(row[i]) for i in _NUMBERS] for row in cells])
+        codes = [torch.tensor([names.index(row[i]) for row in cells]) for i, names in kinds.items()]
+        hot = [one_hot(code, len(names)) for code, names in zip(codes, kinds.values(), strict=True)]
+        return _finite(torch.cat([numbers, *hot], dim=1).float())
+
+    train, test = (Split(encoded(cells), y) for cells, y in parts)
+    return TrainTest(train, test, FILES["adult-train"].classes)
 
 
 def fashion_mnist() -> TrainTest:
@@ -254,6 +278,18 @@ def _finite(x: Tensor) -> Tensor:
 def _letters(path: Path, file: File) -> Split:
     cells, y, _ = _table(path, file, ascii_uppercase)
     return Split(_finite(torch.tensor([[float(cell) for cell in row] for row in cells])), y)
+
+
+def _people(path: Path, file: File) -> tuple[list[list[str]], Tensor]:
+    """The cells of every record, and 1 where the last says more than 50K; with a header, or as published."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = [row for row in csv.reader(StringIO(content.decode()), skipinitialspace=True) if len(row) > 1]
+    rows = rows[path.suffix == ".gz" :]
+    _expect("columns", sorted(set(map(len, rows))), [file.shape[1] + 1])
+    _expect("records", len(rows), file.shape[0])
+    labels = [row[-1].rstrip(".") for row in rows]  # the published test part ends its classes with a dot
+    _expect("names of classes that differ", sorted({"<=50K", ">50K"} ^ set(labels)), [])
+    return [row[:-1] for row in rows], torch.tensor([int(label == ">50K") for label in labels])
 
 
 def _table(path: Path, file: File, names: Sequence[str]) -> tuple[list[list[str]], Tensor, Sequence[str]]:

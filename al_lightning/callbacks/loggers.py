@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lightning.pytorch.loggers import Logger
 
@@ -21,20 +21,25 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         **{f"al/{name}": value for name, value in record.cost.items()},
         **{f"al/{name}": value for name, value in record.metrics.items()},
     }
-    if record.agreement is not None:
-        metrics["al/agreement"] = record.agreement
+    for name in ("agreement", "uncertainty", "coverage"):
+        if (value := getattr(record, name)) is not None:
+            metrics[f"al/{name}"] = value
     return metrics
 
 
-def log_round(loggers: Iterable[Logger], record: RoundRecord, step: int) -> None:
-    """Log a round at the step the Trainer's own metrics have reached, so that the axis never goes back.
+def log_round(
+    loggers: Iterable[Logger], record: RoundRecord, step: int, reports: Mapping[str, float] | None = None
+) -> None:
+    """Log a round, and what stopping rules report of it.
 
-    W&B gets ``al/labels`` as the x-axis of every ``al/`` metric.
+    The step is the one the Trainer's own metrics have reached, so that the axis never goes back. W&B gets ``al/labels``
+    as the x-axis of every ``al/`` metric.
     """
     for logger in loggers:
         define = getattr(getattr(logger, "experiment", None), "define_metric", None)  # W&B, without importing it
         if callable(define):
             define("al/labels")
             define("al/*", step_metric="al/labels")
-        logger.log_metrics(round_metrics(record), step=step)
+        reported = {f"al/{name}": value for name, value in (reports or {}).items()}
+        logger.log_metrics(round_metrics(record) | reported, step=step)
         logger.save()

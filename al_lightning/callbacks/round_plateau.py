@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import lightning.pytorch as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import UnknownMonitor
@@ -40,6 +41,11 @@ def rounds_without_progress(values: Sequence[float], *, mode: Direction, min_del
     return since
 
 
+def labels_for(share: float, min_delta: float) -> float:
+    """Validation labels with which ``min_delta`` is two standard errors of a share of right answers."""
+    return math.inf if min_delta == 0 else math.ceil(4 * share * (1 - share) / min_delta**2 - 1e-9)
+
+
 @dataclass(eq=False)
 class RoundPlateau(RoundCallback):
     """Stop the run when a metric, or the loss, has not improved for some rounds.
@@ -52,6 +58,11 @@ class RoundPlateau(RoundCallback):
         mode: ``"max"`` for metrics, ``"min"`` for losses.
         min_delta: an improvement must exceed this, in the metric's own unit.
         patience: rounds without improvement before the run stops.
+
+    Warns:
+        UserWarning: ``min_delta`` is below two standard errors of the metric, if that is a share of right answers
+            (better high, and between 0 and 1): the rule would stop, or go on, by chance. Said at the first round
+            without progress, with the number of validation labels that would support it.
     """
 
     monitor: str
@@ -72,9 +83,10 @@ class RoundPlateau(RoundCallback):
         """Decide from the history; raises UnknownMonitor if no round logged the metric."""
         if history.rounds and self.monitor not in history.rounds[-1].metrics:
             raise UnknownMonitor(self.monitor, history.rounds[-1].metrics, "RoundPlateau")
-        return self._decide(history.values(self.monitor))
+        return self._decide(history.values(self.monitor), history.val_labels)
 
-    def _decide(self, values: Sequence[float]) -> Reason | None:
+    def _decide(self, values: Sequence[float], val_labels: int) -> Reason | None:
+        self._warn(values, val_labels)
         since = rounds_without_progress(values, mode=self.mode, min_delta=self.min_delta)
         if since < self.patience:
             return None
@@ -82,6 +94,26 @@ class RoundPlateau(RoundCallback):
             f"{self.monitor} has not improved by more than {self.min_delta:g} for {since} rounds (now {values[-1]:.4g})"
         )
         return Reason("plateau", sentence, {"monitor": self.monitor, "values": list(values), "rounds": since})
+
+    def _warn(self, values: Sequence[float], val_labels: int) -> None:
+        def missed(values: Sequence[float]) -> bool:
+            return rounds_without_progress(values, mode=self.mode, min_delta=self.min_delta) > 0
+
+        known = [value for value in values if math.isfinite(value)]
+        if self.mode == "min" or not val_labels or not known or not all(0 <= value <= 1 for value in known):
+            return  # of a loss, its mean alone does not tell the standard error
+        if not missed(values) or any(missed(values[:end]) for end in range(1, len(values))):
+            return
+        share = (known[-1] * val_labels + 1) / (val_labels + 2)  # with few labels, an accuracy of 1 is no certainty
+        two, needed = 2 * math.sqrt(share * (1 - share) / val_labels), labels_for(share, self.min_delta)
+        if self.min_delta < two and needed > val_labels:
+            supported = f"{needed:,.0f} would support it" if math.isfinite(needed) else "no number would support it"
+            rank_zero_warn(
+                f"RoundPlateau(min_delta={self.min_delta:g}): two standard errors of {self.monitor}={known[-1]:.3g} "
+                f"are {two:.2g} with {val_labels:,} validation labels, and {supported}. Rounds may look flat by "
+                f"chance: raise min_delta to {two:.2g}, or validate on more.",
+                stacklevel=3,
+            )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """In a hand-written loop: look at this round's metric, and ask the pool to stop."""
@@ -91,7 +123,7 @@ class RoundPlateau(RoundCallback):
         if self.monitor not in metrics:
             raise UnknownMonitor(self.monitor, metrics, "RoundPlateau")
         self._values.append(metrics[self.monitor])
-        reason = self._decide(self._values)
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
+        reason = self._decide(self._values, getattr(pool, "val_labels", 0))
         if reason is not None and hasattr(pool, "request_stop"):
             pool.request_stop(reason)

@@ -33,7 +33,7 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
     view = run.pool.view(
         round=run.round, features=features, score_cost=None if price is None else price * strategy.passes
     )
-    effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0}}
+    effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0, "uncertainty": None}}
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}
     with Stopwatch.running() as watch:
@@ -74,6 +74,7 @@ def _infer(
     if "score" in strategy.columns:
         if len(ids):
             run.pool.state.record_scores(ids, arrays["score"], run.round)
+            effects["meta"]["uncertainty"] = float(np.mean(arrays["score"], dtype=np.float64))
         state = run.pool.state
         path = run.write(
             f"scores-{run.round:03d}.npz", lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,18 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
-from al_lightning.cost.ledger import Entry
+from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.errors import BadScores
+from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPlan, Length, apply_start, load, part_of, reinitialise, snapshot, train_ids
-from al_lightning.history import Reason, RoundRecord
+from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
 from al_lightning.steps.fit import Outcome, run_fit
 from al_lightning.steps.select import as_query
+from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
 
 def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
@@ -59,8 +63,15 @@ def _folder(run: Run, plan: FitPlan) -> str:
     return ("final" if plan.final else f"round-{run.round:03d}") + (f"-attempt-{attempt}" if attempt > 1 else "")
 
 
-def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord:
-    """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it."""
+def keep(
+    run: Run,
+    plan: FitPlan,
+    outcome: Outcome,
+    *,
+    step: str,
+    reports: Callable[[History], Mapping[str, float]] | None = None,
+) -> RoundRecord:
+    """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it, with what ``reports`` adds."""
     run.spend(*outcome.entries)
     folder = _folder(run, plan)
     files = {"weights": run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
@@ -69,24 +80,28 @@ def keep(run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> RoundRecord
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
     meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
+    coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)
     record = RoundRecord(
         round=run.round,
         labelled=len(run.pool.labelled),
         queried=len(run.saved.queries[-1]),
-        metrics=outcome.metrics,
+        metrics=run.ranks.broadcast(outcome.metrics),  # modules that log without sync_dist have one value per process
         epochs=outcome.epochs,
         start="initial" if attempt > 1 else plan.start,
         attempts=attempt,
         restarted=attempt > 1,
         agreement=agreement,
+        uncertainty=run.saved.meta.get("uncertainty"),
+        coverage=coverage,
         candidates=run.saved.meta.get("inferred", 0),
         stale=run.saved.meta.get("stale", 0),
         final=plan.final,
         cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
     )
     run.commit(step, record=record, files=files, meta=meta)
-    log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer))
+    more = reports(run.history) if reports and outcome.trainer.loggers else None
+    log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer), more)
     return record
 
 
@@ -119,6 +134,25 @@ def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
     if np.array_equal(before, now):
         return 1.0  # kappa is 0 / 0 where both predict one class throughout
     return float(multiclass_cohen_kappa(torch.tensor(now), torch.tensor(before), num_classes=max(2, width)))
+
+
+def _coverage(run: Run) -> float | None:
+    """Share of the unlabelled records that labelled ones cover, on a sample; on the bill."""
+    unlabelled, labelled = run.pool.unlabelled, run.pool.labelled
+    if len(unlabelled) < 2 or len(labelled) == 0:
+        return None
+    rng = generator(run.seed, run.round, "coverage")
+    left = rng.choice(unlabelled, size=min(SAMPLE, len(unlabelled)), replace=False)
+    features = Features(run)
+    projected = features.projected(DIMS)
+    for ids in (left, labelled):
+        bad = ~np.isfinite(projected[ids]).all(axis=1)
+        if bad.any():
+            raise BadScores(ids[bad], "features")
+    with Stopwatch.running() as watch:
+        share, flops = covered_share(projected[left], projected[labelled])
+    features.spend(flops, watch.seconds)
+    return run.ranks.broadcast(share)
 
 
 def restart(
@@ -154,7 +188,7 @@ def restart(
     }
     if new_selection:
         picked = run.pool.state.draw(new_selection, generator(run.seed, run.round, "restart"))
-        effects["meta"] |= {"inferred": 0, "stale": 0}
+        effects["meta"] |= {"inferred": 0, "stale": 0, "uncertainty": None}
         run.commit("label", query=as_query(run, picked, scored=0), round=run.round + 1, **effects)
     else:
         run.commit("train", **effects)

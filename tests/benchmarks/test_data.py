@@ -148,6 +148,34 @@ def test_what_is_downloaded_is_read_as_published_and_kept(folders: Folders) -> N
             (folders.published / name).unlink()
 
 
+PEOPLE = [
+    [39, "State-gov", 77516, "Bachelors", 13, "Single", "Clerk", "None", "?", "Male", 2174, 0, 40, "US", "<=50K"],
+    [50, "Private", 83311, "Masters", 14, "Single", "Clerk", "None", "?", "Male", 0, 0, 13, "US", ">50K"],
+]
+
+
+def test_people_are_encoded_alike_in_both_parts_and_both_formats(folders: Folders) -> None:
+    strangers = [[*row[:1], "Farm", *row[2:]] for row in PEOPLE]
+    for part, rows in (("train", PEOPLE), ("test", strangers)):
+        put(folders.named / f"adult-{part}.csv.gz", prepared(rows))
+        end, head = (".", "|1x3 Cross validator\n") if part == "test" else ("", "")
+        lines = [", ".join(map(str, row)) + end + "\n" for row in rows]
+        put(
+            folders.cache / f"adult/adult.{'data' if part == 'train' else 'test'}",
+            (head + "".join(lines) + "\n").encode(),
+        )
+    found = data.adult()
+    assert found.train.y.tolist() == found.test.y.tolist() == [0, 1]
+    assert found.train.x[0, :6].tolist() == [39, 77516, 13, 2174, 0, 40]
+    assert found.train.x[:, 6:9].tolist() == [[0, 0, 1], [0, 1, 0]]  # Farm, Private, State-gov
+    assert found.test.x[:, 6:9].tolist() == [[1, 0, 0]] * 2
+    for part in ("train", "test"):
+        (folders.named / f"adult-{part}.csv.gz").unlink()
+    again = data.adult()
+    assert torch.equal(found.train.x, again.train.x)
+    assert again.test.y.tolist() == [0, 1]
+
+
 def test_classes_of_texts(folders: Folders) -> None:
     for part in ("train", "test"):
         put(folders.shared / f"banking77-{part}.csv.gz", prepared(QUESTIONS))
@@ -328,9 +356,10 @@ def sizes(split: Split) -> tuple[int, int, int]:
             ["goemotions-train", "goemotions-test"],
             [(36_308, 36_308, 28), (4_590, 4_590, 28)],
         ),
+        (lambda: data.adult()[:2], ["adult-train", "adult-test"], [(32_561, 32_561, 2), (16_281, 16_281, 2)]),
         (lambda: data.fashion_mnist()[:2], FASHION, [(60_000, 60_000, 10), (10_000, 10_000, 10)]),
     ],
-    ids=["letter", "banking77", "goemotions", "fashion-mnist"],
+    ids=["letter", "banking77", "goemotions", "adult", "fashion-mnist"],
 )
 def test_the_real_data(read: Callable[[], Sequence[Split]], names: Sequence[str], expected: object) -> None:
     for name in names:

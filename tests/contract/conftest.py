@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import callbacks, candidates, query, round_size
+from al_lightning import callbacks, candidates, query, round_size, stop
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
 from al_lightning.query import (
@@ -41,6 +41,15 @@ from al_lightning.query import (
 )
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.scoring.outputs import Outputs
+from al_lightning.stop import (
+    AllOf,
+    AnyOf,
+    ClassificationChange,
+    CostStopping,
+    OverallUncertainty,
+    PoolCovered,
+    StabilizingPredictions,
+)
 
 STRATEGIES = [
     Random(),
@@ -100,10 +109,25 @@ CALLBACKS = [
     WarmStart("resume", epochs=1, replay=1.0),
     WarmStart("keep", epochs=1, freeze=("net.0",)),
     WarmStart("keep", epochs=0.5, stable=True),
-    RoundPlateau("val_acc", patience=2),
+    RoundPlateau("val_acc", patience=2, min_delta=0.7),  # nine validation labels support no less
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),
     StallDetection("val_acc", mode="max", reference=0.0),
+]
+
+STOPPING_RULES = [
+    StabilizingPredictions(),
+    StabilizingPredictions(0.9, models=2),
+    ClassificationChange(),
+    ClassificationChange(rounds=2),
+    OverallUncertainty(0.5),
+    PoolCovered(),
+    PoolCovered(0.1),
+    CostStopping(price_per_point=1.0),
+    CostStopping(price_per_point=0.5, agreement=-1.0),
+    CostStopping(target=0.9),
+    AnyOf([StabilizingPredictions(), CostStopping(target=0.9)]),
+    AllOf([StabilizingPredictions(), RoundPlateau("val_acc", min_delta=0.1)]),
 ]
 
 TABLE: dict[ModuleType, list[Any]] = {
@@ -111,6 +135,7 @@ TABLE: dict[ModuleType, list[Any]] = {
     candidates: SELECTORS,
     round_size: ROUND_SIZES,
     callbacks: CALLBACKS,
+    stop: STOPPING_RULES,
 }
 
 
@@ -138,6 +163,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "selector": SELECTORS,
         "sizes": ROUND_SIZES,
         "callback": CALLBACKS,
+        "rule": STOPPING_RULES,
     }.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, rows, ids=repr)

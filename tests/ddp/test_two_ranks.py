@@ -93,6 +93,14 @@ def test_epochs_over_a_part_are_dealt_out_to_both(ranks: list[dict[str, Any]]) -
     assert a["parts"]["trained"] == 4 * 12 + 2 * (14 + 20)
 
 
+def test_stopping_rules_decide_alike_on_both(ranks: list[dict[str, Any]]) -> None:
+    a, b = (rank["rules"] for rank in ranks)
+    assert a == b
+    assert a["reason"] in ("cost", "budget")
+    assert len(a["coverage"]) >= 2
+    assert None not in a["coverage"]
+
+
 def test_a_stall_on_one_rank_aborts_on_both(ranks: list[dict[str, Any]]) -> None:
     a, b = ranks
     assert a["stall"] == b["stall"]

@@ -16,9 +16,12 @@ import torch
 from al_lightning import store
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.cost.budget import Budget
 from al_lightning.pool.oracle import FunctionOracle
+from al_lightning.round_size import Fixed
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import run_inference
+from al_lightning.stop import AllOf, AnyOf, CostStopping, PoolCovered, StabilizingPredictions
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
 writes: list[str] = []
@@ -111,6 +114,16 @@ def main(root: Path) -> None:
 
     policy, pool = WarmStart("keep", epochs=0.4, stable=True, final="previous", final_epochs=0.4), pool_of()
     report["parts"] = seen(learner(root / "parts", ddp(max_epochs=4), fit=policy).fit(net(), datamodule=pool), pool)
+
+    rules = [CostStopping(price_per_point=0.01, agreement=-1.0), Budget(flops=1e9)]
+    sizes, pool = Fixed(6), pool_of(features=blobs().tensors[0].numpy())
+    stops = AnyOf([AllOf([PoolCovered(), StabilizingPredictions()]), *rules])
+    result = learner(root / "rules", ddp(), round_size=sizes, stop_set=9, stop=[stops]).fit(net(), datamodule=pool)
+    report["rules"] = seen(result, pool) | {
+        "sentence": result.reason.sentence,
+        "coverage": [r.coverage for r in result.history],
+        "uncertainty": [r.uncertainty for r in result.history],
+    }
 
     stall = StallDetection("uneven", mode="min", patience=1, max_restarts=1)
     uneven, pool = Uneven(), pool_of()
