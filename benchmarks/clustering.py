@@ -137,6 +137,7 @@ def round_10m(path: Path) -> Row:
 
     features, assignments = np.load(path, mmap_mode="r"), np.load(path.with_name("assignments.npy"))
     n, k = len(features), len(features) // 10
+    features[::16, 0].sum()  # a number of every page: what is measured from here on is beside the features
     rng = np.random.default_rng(0)
     labelled = rng.choice(n, 10_000, replace=False)
     clusters = Clusters(assignments, np.zeros((0, WIDTH), np.float32), 0.0)
@@ -223,9 +224,9 @@ def main() -> None:
         values = [Path(value) if isinstance(value, str) else value for value in values]
         print(json.dumps(globals()[function](*values)))
         return
-    scaling = [child(f"cluster_{n}", "cluster", [n]) for n in SIZES]
     objectives = [child(f"objective_{n}_{decay}", "both", [n, n // 10, decay]) for n, decay in OBJECTIVES]
     threshold = [child(f"threshold_{k}", "both", [100_000, k, 1.0]) for k in (2048, 4096)]
+    scaling = [child(f"cluster_{n}", "cluster", [n]) for n in SIZES]
     large, round_ = on_ten_million(arguments.folder)
     claims = claims_of(scaling, objectives, large, round_)
     rows = [*scaling, *objectives, *threshold, large, round_]

@@ -50,11 +50,12 @@ def kmeans(
 
     Above :data:`MOST_FLAT` clusters there are two levels (:func:`al_lightning.features.two_level.fit`; approximate
     k-means, Philbin et al. 2007, with cells in place of trees): a record is compared with the centroids in the 6 to 16
-    cells around it, a cell having about 64. That costs about ``2 d (n iterations (6 64) + N (16 64 + k / 64))``
-    operations for n records to train on, near-linear in N however many clusters; what was computed is counted in
-    ``flops``. Beside the features it takes ``12 k d + 32 m + 4 N`` bytes and half a GB for a block. The sum of squared
-    distances comes out 2 to 4 % above what flat k-means finds (benchmarks/clustering.py), and a record may have missed
-    its nearest centroid.
+    cells around it, a cell having about 64. That costs about ``2 d N (k / 64 + 64 (16 + 6
+    iterations))`` operations, more where records crowd, and ``k / 64`` becomes some hundreds above 131,072 clusters,
+    whose cells have cells of their own: near-linear in N however many clusters. ``flops`` has what was computed. Beside
+    the features it takes about ``16 k d + 32 m + 4 N`` bytes, and half a GB for a block. The sum of squared distances
+    comes out 1 to 3 % above what flat k-means finds (benchmarks/clustering.py), and a record may have missed its
+    nearest centroid.
 
     Args:
         features: ``(N, d)``, row i belongs to id i.

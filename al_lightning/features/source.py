@@ -53,7 +53,7 @@ class Layer:
 
     Every record is embedded once a run, by the model of that round; records appended later by the model of theirs. A
     layer that is trained moves away meanwhile. With ``refresh``, a fixed sample of records is embedded again before
-    every query, and when it has moved too far everything is embedded and clustered again (docs/adr/0007).
+    every query, and when it has moved too far everything is embedded and clustered again (docs/adr/0009).
 
     Args:
         name: as in ``model.named_modules()``.

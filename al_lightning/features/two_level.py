@@ -157,7 +157,8 @@ def _moved(
             probes[block] = np.take_along_axis(probes[block], np.argsort(distances, axis=1, kind="stable"), axis=1)
         sums.index_add_(0, torch.from_numpy(assigned), torch.from_numpy(some))
         counts += np.bincount(assigned, minlength=len(counts))
-    moved = (sums / torch.from_numpy(np.maximum(counts, 1))[:, None].float()).numpy()
+    moved = sums.numpy()
+    moved /= np.maximum(counts, 1).astype(np.float32)[:, None]
     empty = np.flatnonzero(counts == 0)
     if len(empty):  # as FAISS does: part of a cluster that has many
         donors = rng.choice(len(counts), size=len(empty), p=np.maximum(counts - 1, 0) / np.maximum(counts - 1, 0).sum())
