@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -19,13 +18,10 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
-from al_lightning.cost.bill import Bill
-from al_lightning.cost.budget import Budget
-from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
-from al_lightning.fit_plan import FitPlan, FitPolicy, load, snapshot
+from al_lightning.fit_plan import FitPolicy, load, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
@@ -41,10 +37,11 @@ from al_lightning.run import Run
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
+from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.select import as_query, select
 from al_lightning.steps.train import keep, restart, train
-from al_lightning.stop.base import StoppingRule, alternatives, every_rule, needed_by
+from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
 
@@ -109,6 +106,9 @@ class ActiveLearner:
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
         self.recipe = Recipe.of(first, recipe_epochs)
+        self._foresight = Foresight(
+            stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
+        )
         self._check_settings()
 
     # ---- the story ---------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class ActiveLearner:
         else:
             effects = select(run, candidates=self.candidates, strategy=self.query, size=size)
             # Scoring and what goes with it may have cost more than was foreseen: no label is bought then.
-            reason = self._exceeded(run, self._ahead(run, size, scored=True), "another round")
+            reason = self._foresight.exceeded(run, self._foresight.ahead(run, size, scored=True), "another round")
             run.commit("label", **effects) if reason is None else run.commit("finish", reasons=(reason,))
 
     def _label(self, run: Run) -> object:
@@ -187,7 +187,7 @@ class ActiveLearner:
         history = run.history
         size = self._size(history)
         if size and run.saved.rounds:
-            history = replace(history, ahead=self._ahead(run, size))
+            history = replace(history, ahead=self._foresight.ahead(run, size))
         stalled = self.stall.across_rounds(history) if self.stall else None
         if stalled is not None:
             self._restart(run, stalled, ())
@@ -203,7 +203,7 @@ class ActiveLearner:
         if plan is None or not run.saved.rounds or run.saved.reasons[-1].kind == "gave_up":
             run.commit("done")
             return
-        cut = self._within_budget(run, plan)
+        cut = self._foresight.within(run, plan)
         if isinstance(cut, Reason):
             run.commit("done", reasons=(cut,))
             return
@@ -350,13 +350,8 @@ class ActiveLearner:
             return {}
         return {**self.oracle.rules(), "prices": {"label": self.prices.label, "currency": self.prices.currency}}
 
-    @property
-    def _budgets(self) -> list[Budget]:
-        """Budgets that end the run by themselves: those in an AllOf do not."""
-        return [rule for rule in alternatives(self.stop) if isinstance(rule, Budget)]
-
     def _label_limits(self) -> list[int]:
-        return [rule.labels for rule in self._budgets if rule.labels is not None]
+        return [rule.labels for rule in self._foresight.budgets if rule.labels is not None]
 
     def _reason(self, history: History) -> Reason | None:
         return next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
@@ -367,72 +362,7 @@ class ActiveLearner:
 
     def _size(self, history: History) -> int:
         size = min(self.round_size(history), history.unlabelled)
-        return min([size, *(rule.labels_left(history) for rule in self._budgets)])
-
-    # ---- budgets: what is not begun cannot exceed them -----------------------------------------------------------
-
-    def _ahead(self, run: Run, size: int, *, scored: bool = False) -> Bill | None:
-        """The bill after one more round of this size and the shortest final fit; None where no budget asks."""
-        if not any(isinstance(rule, Budget) and rule.foresees for rule in every_rule(self.stop)):
-            return None
-        history, measured, round = run.history, run.measured, run.round + 1
-        if "train" not in measured.flops:  # the module's FLOPs are not known, or nothing was trained
-            return None
-        labelled = history.labelled + size
-        entries = list(measured.fit(self.policy.plan(history), labelled=labelled, new=size, round=round))
-        if self.stop_set:
-            entries.append(measured.inference("agree", self.stop_set, round=round))
-        if not scored:
-            inferred = self._inferred(run, size) if self.query.needs_inference else 0
-            entries.append(measured.inference("score", inferred, passes=self.query.passes, round=round))
-            entries.append(measured.beside(round))
-        bill = run.bill_after(entries, size)
-        final = self.policy.final_plan(replace(history, bill=bill, labelled=labelled))
-        if final is not None:
-            bill = run.bill_after([*entries, *self._final(run, final, labelled)], size)
-        return bill
-
-    def _inferred(self, run: Run, size: int) -> int:
-        """Records that the next query will be made from, at most."""
-        unlabelled, before = len(run.pool.unlabelled), [r.candidates for r in run.saved.rounds if r.round > 1]
-        if before:
-            return min(unlabelled, max(before))
-        count = max(size, math.ceil(getattr(self.candidates, "share", 1.0) * unlabelled))
-        spend, price = getattr(self.candidates, "spend", None), run.score_cost
-        if spend is not None and price:
-            count = min(count, max(size, int(spend * size / (price * self.query.passes))))
-        return min(unlabelled, count)
-
-    def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
-        before, round = run.saved.rounds[-1].labelled, run.round
-        # The last query goes straight into the final fit, or there is none: a share of epochs is rounded differently.
-        cases = (
-            list(run.measured.fit(plan, labelled=labelled, new=new, round=round)) for new in (0, labelled - before)
-        )
-        entries = max(cases, key=lambda entries: sum(entry.flops for entry in entries))
-        return [*entries, *([run.measured.inference("agree", self.stop_set, round=round)] if self.stop_set else [])]
-
-    def _exceeded(self, run: Run, ahead: Bill | None, what: str) -> Reason | None:
-        if ahead is None:
-            return None
-        return next((r for rule in self._budgets if (r := rule.exceeded(run.bill, ahead, what)) is not None), None)
-
-    def _within_budget(self, run: Run, plan: FitPlan) -> FitPlan | Reason:
-        """The final fit, as long as the budgets allow, or why there is none."""
-        if not any(rule.foresees for rule in self._budgets) or "train" not in run.measured.flops:
-            return plan
-        labelled = len(run.pool.labelled)
-
-        def exceeded(plan: FitPlan) -> Reason | None:
-            return self._exceeded(run, run.bill_after(self._final(run, plan, labelled), 0), "a final fit")
-
-        if exceeded(plan) is None or run.recipe_epochs is None:
-            return exceeded(plan) or plan
-        asked = plan.epochs or run.recipe_epochs
-        whole = asked if isinstance(asked, float) else asked / run.recipe_epochs
-        shares = (replace(plan, epochs=min(1.0, whole) * step / 100) for step in range(99, 0, -1))
-        fits = next((shorter for shorter in shares if exceeded(shorter) is None), None)
-        return fits or exceeded(plan) or plan
+        return min([size, *(rule.labels_left(history) for rule in self._foresight.budgets)])
 
     # ---- its ends ------------------------------------------------------------------------------------------------
 

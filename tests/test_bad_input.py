@@ -36,7 +36,9 @@ def test_an_unknown_monitor_names_what_there_is(tmp_path: Path) -> None:
     assert e.value.available == ("train_loss", "val_acc", "val_loss")
     # The round is in the folder: with the right name the run goes on from it.
     model = net()
-    result = learner(tmp_path, stop=[RoundPlateau("val_acc", patience=9)]).fit(model, datamodule=pool_of())
+    result = learner(tmp_path, stop=[RoundPlateau("val_acc", min_delta=0.5, patience=9)]).fit(
+        model, datamodule=pool_of()
+    )
     assert len(result.labelled) == 24
     assert len(model.batches) == 2 * (3 + 3)  # rounds two and three only
 

@@ -30,7 +30,7 @@ def test_the_loop_of_the_readme() -> None:
     pool, oracle = pool_of(data), DatasetOracle()
     callbacks: list[Any] = [
         WarmStart("keep", epochs=2),
-        RoundPlateau("val_acc", patience=9),
+        RoundPlateau("val_acc", min_delta=0.5, patience=9),
         StallDetection("train_loss"),
     ]
     trainer = quiet(max_epochs=4, callbacks=callbacks)

@@ -1,0 +1,105 @@
+"""What a round, or the final fit, would cost: what is not begun cannot exceed a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from al_lightning.candidates.base import CandidateSelector
+from al_lightning.cost.bill import Bill
+from al_lightning.cost.budget import Budget
+from al_lightning.cost.ledger import Entry
+from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.history import Reason
+from al_lightning.query.base import Strategy
+from al_lightning.run import Run
+from al_lightning.stop.base import StoppingRule, alternatives, every_rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foresight:
+    """Foretells bills from what has been measured, and holds them against the budgets.
+
+    Args:
+        stop: stopping rules, budgets among them.
+        policy: plans the fits.
+        query: what candidates are inferred for.
+        candidates: how many those are.
+        stop_set: records that agreement is measured on.
+    """
+
+    stop: Sequence[StoppingRule]
+    policy: FitPolicy
+    query: Strategy
+    candidates: CandidateSelector
+    stop_set: int
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """Budgets that end the run by themselves: those in an AllOf do not."""
+        return [rule for rule in alternatives(self.stop) if isinstance(rule, Budget)]
+
+    def ahead(self, run: Run, size: int, *, scored: bool = False) -> Bill | None:
+        """The bill after one more round of this size and the shortest final fit; None where no budget asks."""
+        if not any(isinstance(rule, Budget) and rule.foresees for rule in every_rule(self.stop)):
+            return None
+        history, measured, round = run.history, run.measured, run.round + 1
+        if "train" not in measured.flops:  # the module's FLOPs are not known, or nothing was trained
+            return None
+        labelled = history.labelled + size
+        entries = list(measured.fit(self.policy.plan(history), labelled=labelled, new=size, round=round))
+        if self.stop_set:
+            entries.append(measured.inference("agree", self.stop_set, round=round))
+        if not scored:
+            inferred = self._inferred(run, size) if self.query.needs_inference else 0
+            entries.append(measured.inference("score", inferred, passes=self.query.passes, round=round))
+            entries.append(measured.beside(round))
+        bill = run.bill_after(entries, size)
+        final = self.policy.final_plan(replace(history, bill=bill, labelled=labelled))
+        if final is not None:
+            bill = run.bill_after([*entries, *self._final(run, final, labelled)], size)
+        return bill
+
+    def _inferred(self, run: Run, size: int) -> int:
+        """Records that the next query will be made from, at most."""
+        unlabelled, before = len(run.pool.unlabelled), [r.candidates for r in run.saved.rounds if r.round > 1]
+        if before:
+            return min(unlabelled, max(before))
+        count = max(size, math.ceil(getattr(self.candidates, "share", 1.0) * unlabelled))
+        spend, price = getattr(self.candidates, "spend", None), run.score_cost
+        if spend is not None and price:
+            count = min(count, max(size, int(spend * size / (price * self.query.passes))))
+        return min(unlabelled, count)
+
+    def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
+        before, round = run.saved.rounds[-1].labelled, run.round
+        # The last query goes straight into the final fit, or there is none: a share of epochs is rounded differently.
+        cases = (
+            list(run.measured.fit(plan, labelled=labelled, new=new, round=round)) for new in (0, labelled - before)
+        )
+        entries = max(cases, key=lambda entries: sum(entry.flops for entry in entries))
+        return [*entries, *([run.measured.inference("agree", self.stop_set, round=round)] if self.stop_set else [])]
+
+    def exceeded(self, run: Run, ahead: Bill | None, what: str) -> Reason | None:
+        """Why that bill must not come about, if a budget says so."""
+        if ahead is None:
+            return None
+        return next((r for rule in self.budgets if (r := rule.exceeded(run.bill, ahead, what)) is not None), None)
+
+    def within(self, run: Run, plan: FitPlan) -> FitPlan | Reason:
+        """The final fit, as long as the budgets allow, or why there is none."""
+        if not any(rule.foresees for rule in self.budgets) or "train" not in run.measured.flops:
+            return plan
+        labelled = len(run.pool.labelled)
+
+        def exceeded(plan: FitPlan) -> Reason | None:
+            return self.exceeded(run, run.bill_after(self._final(run, plan, labelled), 0), "a final fit")
+
+        if exceeded(plan) is None or run.recipe_epochs is None:
+            return exceeded(plan) or plan
+        asked = plan.epochs or run.recipe_epochs
+        whole = asked if isinstance(asked, float) else asked / run.recipe_epochs
+        shares = (replace(plan, epochs=min(1.0, whole) * step / 100) for step in range(99, 0, -1))
+        fits = next((shorter for shorter in shares if exceeded(shorter) is None), None)
+        return fits or exceeded(plan) or plan
