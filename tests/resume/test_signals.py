@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "resume" / "interrupted.py"), str(folder)],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert (folder / "report.json").exists(), done.stderr[-4000:]
     loaded: dict[str, Any] = json.loads((folder / "report.json").read_text())
