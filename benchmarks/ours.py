@@ -14,7 +14,20 @@ from torch import Tensor
 
 from al_lightning.features.cluster import kmeans
 from al_lightning.pool.view import PoolView
-from al_lightning.query import entropy_score, k_center_greedy, least_confidence_score, margin_score, random_ids
+from al_lightning.query import (
+    TypiClust,
+    badge_picks,
+    bald_score,
+    entropy_score,
+    k_center_greedy,
+    least_confidence_score,
+    margin_score,
+    mean_cosine,
+    nearest_to_centroids,
+    perturbed_scores,
+    prob_cover_picks,
+    random_ids,
+)
 from al_lightning.query.base import top
 from benchmarks.peers.worker import serve
 
@@ -50,14 +63,11 @@ def entropy(probabilities: np.ndarray, size: int) -> Picks:
 
 def bald(samples: np.ndarray, size: int) -> Picks:
     """top(bald_score(passes one by one, each N x C), size)."""
-    from al_lightning.query import bald_score
-
     return lambda: top(bald_score(torch.from_numpy(answer) for answer in samples).numpy(), size, _rng())
 
 
 def power(probabilities: np.ndarray, size: int) -> Picks:
     """top(perturbed_scores(entropy_score(probabilities), "power", 1.0), size)."""
-    from al_lightning.query import perturbed_scores
 
     def call() -> Any:
         rng = _rng()
@@ -75,8 +85,6 @@ def random(probabilities: np.ndarray, size: int) -> Picks:
 
 def information_density(probabilities: np.ndarray, features: np.ndarray, size: int) -> Picks:
     """top(entropy_score(probabilities) * max(mean_cosine(features), 0), size)."""
-    from al_lightning.query import mean_cosine
-
     ids = np.arange(len(features))
 
     def call() -> Any:
@@ -94,15 +102,12 @@ def k_center(features: np.ndarray, labelled: np.ndarray, size: int) -> Picks:
 
 def k_means(features: np.ndarray, size: int) -> Picks:
     """nearest_to_centroids(features, ids, size)[0]."""
-    from al_lightning.query import nearest_to_centroids
-
     ids = np.arange(len(features))
     return lambda: nearest_to_centroids(features, ids, size, _rng())[0]
 
 
 def badge(probabilities: np.ndarray, features: np.ndarray, size: int) -> Picks:
     """badge_picks(probabilities - onehot(argmax), features, size)."""
-    from al_lightning.query import badge_picks
 
     def call() -> Any:
         errors = probabilities.copy()
@@ -114,8 +119,6 @@ def badge(probabilities: np.ndarray, features: np.ndarray, size: int) -> Picks:
 
 def typiclust(features: np.ndarray, labelled: np.ndarray, size: int) -> Picks:
     """TypiClust().pick(...), clustering included."""
-    from al_lightning import TypiClust
-
     ids = _rest(len(features), labelled)
     unscored = np.full(len(features), np.nan, np.float32), np.full(len(features), -1, np.int32)
     view = PoolView(
@@ -133,8 +136,6 @@ def typiclust(features: np.ndarray, labelled: np.ndarray, size: int) -> Picks:
 
 def prob_cover(features: np.ndarray, labelled: np.ndarray, delta: np.ndarray, size: int) -> Picks:
     """prob_cover_picks(features, unlabelled, labelled, size, delta)."""
-    from al_lightning.query import prob_cover_picks
-
     ids = _rest(len(features), labelled)
     return lambda: prob_cover_picks(features, ids, labelled, size, float(delta), _rng())
 
