@@ -67,10 +67,10 @@ class SentenceClassifier(Classifier):
         super().__init__(trunk.config.hidden_size, classes, hidden=(), learning_rate=learning_rate, **settings)
         self.trunk = trunk.train()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of token ids ``(n, LENGTH)``."""
+    def embed(self, ids: Tensor) -> Tensor:
+        """The mean over tokens, ``(n, 384)``, of token ids ``(n, LENGTH)``."""
         mask = (ids != PAD).long()
         states = self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(states.dtype)
-        logits: Tensor = self.head((states * weights).sum(1) / weights.sum(1))
-        return logits
+        embedding: Tensor = (states * weights).sum(1) / weights.sum(1)
+        return embedding

@@ -102,9 +102,9 @@ class ConvNet(Classifier):
             *self.trunk,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of uint8 pictures ``(n, 1, 28, 28)``."""
-        return super().forward((x.float() / 255 - 0.286) / 0.353)
+    def embed(self, x: Tensor) -> Tensor:
+        """The input of the last layer, ``(n, 64)``, of uint8 pictures ``(n, 1, 28, 28)``."""
+        return super().embed((x.float() / 255 - 0.286) / 0.353)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics import Accuracy, Metric
 
 from al_lightning.errors import MissingExtra
+from al_lightning.scoring.outputs import Outputs
 
 SCHEDULES = ("constant", "onecycle")
 """How the learning rate moves over one fit."""
@@ -95,10 +96,20 @@ class Classifier(L.LightningModule):
         self.val_acc = Accuracy(task="multiclass", num_classes=classes)
         self.test_acc = Accuracy(task="multiclass", num_classes=classes)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """The input of the last layer, ``(n, e)``, of records ``(n, in_features)``."""
+        embedding: Tensor = self.trunk(x)
+        return embedding
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` of records ``(n, in_features)``."""
-        logits: Tensor = self.head(self.trunk(x))
+        logits: Tensor = self.head(self.embed(x))
         return logits
+
+    def infer(self, batch: Sequence[Tensor]) -> Outputs:
+        """Logits and embedding of a batch, whose first part are records."""
+        embedding = self.embed(batch[0])
+        return Outputs(self.head(embedding), embedding)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch

@@ -92,3 +92,11 @@ def test_a_checkpoint_loads_without_arguments(tmp_path: object) -> None:
     trainer.save_checkpoint(f"{tmp_path}/last.ckpt")
     loaded = Classifier.load_from_checkpoint(f"{tmp_path}/last.ckpt", weights_only=True)
     assert [m.out_features for m in loaded.trunk if hasattr(m, "out_features")] == [32, 16]
+
+
+def test_it_can_be_queried_by_what_needs_an_embedding() -> None:
+    model, x = Classifier(4, 3, hidden=(8, 5)), torch.randn(7, 4)
+    outputs = model.infer((x, torch.zeros(7)))
+    torch.testing.assert_close(outputs.logits, model(x))
+    assert outputs.embedding is not None
+    torch.testing.assert_close(model.head(outputs.embedding), model(x))
