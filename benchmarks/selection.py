@@ -376,8 +376,9 @@ def run(
             arrays = write_arrays(Path(scratch) / "arrays", problem)
             for case in cases:
                 if case.problem == problem:
-                    rows += compare(case, interpreters, arrays, warm)
-                    print(*rows[-len(interpreters) :], sep="\n", flush=True)
+                    measured = compare(case, interpreters, arrays, warm)
+                    print(*measured, sep="\n", flush=True)
+                    rows += measured
     machine = {name: max(rate, measure_machine()[name]) for name, rate in machine.items()}
     found = ratios(rows, cases, machine)
     scoring = measure_scoring(scoring_records) if scoring_records else []
