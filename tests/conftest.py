@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,13 @@ def view_of(
         load_features=None if features is None else lambda: features,
         load_clusters=by_hand or by_kmeans,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_tests() -> None:
+    """A shell starts what it puts in the background deaf to Ctrl-C, and that is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
