@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from al_lightning.cli.problems import Classifier
@@ -16,6 +17,8 @@ from al_lightning.errors import MissingExtra
 LENGTH = 24
 """Tokens of a text; longer ones are cut, which is one in ten of banking77's."""
 PAD = 0
+TOGETHER = 16
+"""Texts the encoder reads at a time, of a batch sorted by length: padding is a third of the tokens otherwise."""
 
 
 @cache
@@ -50,6 +53,12 @@ def tokens(texts: list[str]) -> Tensor:
     return ids
 
 
+def by_length(ids: Tensor, size: int = TOGETHER) -> list[tuple[Tensor, Tensor]]:
+    """Token ids ``(n, LENGTH)`` in parts of texts about as long: their rows, and their ids without shared padding."""
+    lengths = (ids != PAD).sum(1)
+    return [(rows, ids[rows, : int(lengths[rows[-1]])]) for rows in lengths.argsort().split(size)]
+
+
 class SentenceClassifier(Classifier):
     """all-MiniLM-L6-v2 (22.7M parameters), the mean over tokens, and a linear head; AdamW on everything.
 
@@ -67,10 +76,19 @@ class SentenceClassifier(Classifier):
         super().__init__(trunk.config.hidden_size, classes, hidden=(), learning_rate=learning_rate, **settings)
         self.trunk = trunk.train()
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW in one pass over the weights: a sixth of a step's time on a core, otherwise."""
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
     def embed(self, ids: Tensor) -> Tensor:
         """The mean over tokens, ``(n, 384)``, of token ids ``(n, LENGTH)``."""
+        parts = by_length(ids)
+        rows = torch.cat([part for part, _ in parts])
+        return torch.cat([self._mean(part) for _, part in parts])[rows.argsort()]
+
+    def _mean(self, ids: Tensor) -> Tensor:
         mask = (ids != PAD).long()
         states = self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(states.dtype)
-        embedding: Tensor = (states * weights).sum(1) / weights.sum(1)
-        return embedding
+        mean: Tensor = (states * weights).sum(1) / weights.sum(1)
+        return mean

@@ -130,8 +130,12 @@ class Classifier(L.LightningModule):
         self.log(f"{name}_loss", cross_entropy(logits, y), batch_size=len(y))
         self.log(f"{name}_acc", accuracy, batch_size=len(y))
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over all parameters."""
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = self.optimizer()
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
