@@ -172,7 +172,7 @@ class Reader:
             BadLabelFile: anything in it is not what it should be; nothing of it counts then.
         """
         text = _text(path)
-        rows = _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+        rows = _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _csv_rows(path, text)
         said: dict[tuple[int, int, str], Statement] = {}
         problems: list[str] = []
         for line, row in rows:

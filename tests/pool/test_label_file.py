@@ -211,7 +211,7 @@ def test_rows_of_annotators_are_kept_apart(tmp_path: Path) -> None:
 
 def test_json_labels_are_numbers_names_or_lists(tmp_path: Path) -> None:
     data = '{"id": 2, "label": 1}\n{"id": 3, "label": null}\n{"id": 5, "label": "skip"}\n'
-    assert read(tmp_path, data, name="a.jsonl") == {2: 1, 5: SKIP}
+    assert read(tmp_path, data, name="a.jsonl") == read(tmp_path, data, name="A.JSONL") == {2: 1, 5: SKIP}
     data = '{"id": 2, "label": [0, 2]}\n{"id": 3, "label": []}\n'
     assert read(tmp_path, data, name="a.jsonl", task="multilabel", classes=3) == {2: [1, 0, 1], 3: [0, 0, 0]}
     data = '{"id": 2, "label": [0.5, 2]}\n{"id": 3, "label": -1}\n'
