@@ -198,9 +198,8 @@ def filled(path: Path) -> set[Answer]:
     if path.suffix.lower() == ".jsonl":
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     else:
-        named = csv.DictReader(io.StringIO(text, newline=""))
-        named.fieldnames = [name.strip() for name in named.fieldnames or ()]
-        rows = list(named)
+        columns, *lines = [cells for cells in csv.reader(io.StringIO(text, newline="")) if cells]
+        rows = [dict(zip([name.strip() for name in columns], cells, strict=True)) for cells in lines]
     given = [row for row in rows if row["label"] is not None and str(row["label"]).strip()]
     return {(int(float(row["id"])), _text(row.get("ask")) or "1", _text(row.get("annotator"))) for row in given}
 
@@ -248,7 +247,11 @@ def fuzz(name: str, inputs: int, folder: Path) -> Row:
         if path.read_bytes() != data:
             failed("files_changed", suffix, data, "")
         if code == 0:
-            stored, expected = _stored(run), filled(path)
+            stored = _stored(run)
+            try:
+                expected: object = filled(path)
+            except Exception as error:  # a file that the standard library cannot read was taken
+                expected = repr(error)
             row["taken"] += 1
             row["answers"] += len(stored)
             if stored != expected or not {id for id, _, _ in stored} <= set(ids):
