@@ -79,6 +79,16 @@ class RunLocked(ActiveLearningError):
     """Another process is working on the run folder."""
 
 
+class CannotWrite(ActiveLearningError):
+    """A folder or file of a run that cannot be written: the disk is full, or it is read-only."""
+
+    def __init__(self, path: object, why: object) -> None:
+        super().__init__(
+            f"{path} cannot be written: {why}. What was committed before is whole. Make room, or make it writable, and "
+            "start again: the run goes on from there."
+        )
+
+
 class UnsupportedTrainer(ActiveLearningError):
     """A Trainer that rounds cannot be built from."""
 

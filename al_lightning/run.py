@@ -17,6 +17,7 @@ from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
+from al_lightning.durable import write_aside
 from al_lightning.errors import PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
@@ -25,7 +26,7 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
 from al_lightning.settings import differing
-from al_lightning.store import Change, Saved, Store, write_aside
+from al_lightning.store import Change, Saved, Store
 
 if TYPE_CHECKING:
     from al_lightning.steps.fit import Outcome

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from al_lightning.cost.ledger import Entry
+from al_lightning.durable import writing
 from al_lightning.errors import ActiveLearningError, PoolError, RunLocked
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.pool.oracle import SKIP
@@ -125,27 +126,6 @@ class Saved:
         self.files.update(change.files)
 
 
-def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that it is there whole or not at all, power cuts included: aside, fsync, rename, fsync."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    with open(aside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    move(aside, path)
-
-
-def move(path: Path, to: Path) -> None:
-    """Rename a file within its folder, so that the new name outlives a power cut."""
-    os.replace(path, to)
-    folder = os.open(to.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _dumps(value: Any, what: str) -> str:
     try:
         return json.dumps(value)
@@ -162,33 +142,48 @@ class Store:
 
     Raises:
         RunLocked: another process has it open; its pid is in the message.
+        CannotWrite: the disk is full, or read-only.
         ActiveLearningError: the folder was written by another version's format.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        owner = folder / "run.pid"
         self._lock = FileLock(folder / "run.lock")
+        try:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._take(folder / "run.pid")
+                self._db = self._opened()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _take(self, owner: Path) -> None:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             pid = owner.read_text().strip() if owner.exists() else "unknown"
             raise RunLocked(
-                f"{folder} is in use by process {pid}. Wait for it, stop it, or choose another run_dir."
+                f"{self.folder} is in use by process {pid}. Wait for it, stop it, or choose another run_dir."
             ) from None
         owner.write_text(f"{os.getpid()}\n")
-        self._db = sqlite3.connect(folder / "run.sqlite", isolation_level=None)
-        # A commit is on the disk when it returns.
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > FORMAT:
-            self.close()
-            raise _newer(folder, version)
-        missing = {0: _SCHEMA + _SINCE_2, 1: _SINCE_2}.get(version)
-        if missing is not None:
-            self._db.executescript(f"BEGIN; {missing} PRAGMA user_version={FORMAT}; COMMIT;")
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.folder / "run.sqlite", isolation_level=None)
+        try:
+            # A commit is on the disk when it returns.
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > FORMAT:
+                raise _newer(self.folder, version)
+            missing = {0: _SCHEMA + _SINCE_2, 1: _SINCE_2}.get(version)
+            if missing is not None:
+                db.executescript(f"BEGIN; {missing} PRAGMA user_version={FORMAT}; COMMIT;")
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -201,19 +196,21 @@ class Store:
 
     def note(self, key: str, value: Any) -> None:
         """Write one value beside the run's steps."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+        with writing(self.folder):
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def commit(self, change: Change) -> None:
         """Write a step's effect and the move to the next step, all or nothing."""
         db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            self._write(db, change)
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:  # Ctrl-C may come right after the commit
-                db.execute("ROLLBACK")
-            raise
+        with writing(self.folder):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(db, change)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # Ctrl-C may come right after the commit
+                    db.execute("ROLLBACK")
+                raise
 
     def _write(self, db: sqlite3.Connection, change: Change) -> None:
         meta = {"step": change.step, **change.meta}

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from al_lightning.cost.prices import Prices
+from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
@@ -25,7 +26,7 @@ from al_lightning.pool.votes import Decisions, agreement, decide
 from al_lightning.report.labels import labelled_rows, write_csv, write_parquet
 from al_lightning.report.table import print_table, si
 from al_lightning.steps.label import Intake, next_step, take_in
-from al_lightning.store import Change, Saved, Store, read_run, write_aside
+from al_lightning.store import Change, Saved, Store, read_run
 
 
 def people(verb: str, arguments: Sequence[str]) -> int:

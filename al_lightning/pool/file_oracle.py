@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from al_lightning.durable import move, write_aside
 from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.label_file import Language, Reader, Row, as_csv, as_json_lines, check_classes
 from al_lightning.pool.oracle import LabelRequest
 from al_lightning.pool.votes import Decisions, Statement, decide
 from al_lightning.seeds import generator
-from al_lightning.store import move, write_aside
 
 Columns = Mapping[int, Mapping[str, Any]] | Callable[[int], Mapping[str, Any]]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from al_lightning import store
+from al_lightning import durable, store
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.budget import Budget
@@ -30,7 +30,7 @@ SCORED = {"eleven": [50, 3, 17, 4, 59, 0, 21, 22, 8, 40, 1], "one": [7], "two": 
 
 def spy_on_writes() -> None:
     """Note every opening of a run folder and every file written to it by this process."""
-    init, write = store.Store.__init__, store.write_aside
+    init, write = store.Store.__init__, durable.write_aside
 
     def opened(self: Any, folder: Path) -> None:
         writes.append(str(folder))
