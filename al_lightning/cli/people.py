@@ -20,7 +20,8 @@ from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
-from al_lightning.pool.label_file import Language, Reader
+from al_lightning.pool.label_cell import Language
+from al_lightning.pool.label_file import Reader
 from al_lightning.pool.oracle import SKIP, LabelRequest
 from al_lightning.pool.votes import Decisions, agreement, decide
 from al_lightning.report.labels import labelled_rows, write_csv, write_parquet

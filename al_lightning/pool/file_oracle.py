@@ -11,7 +11,8 @@ from typing import Any
 from al_lightning.durable import move, write_aside
 from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.history import Reason
-from al_lightning.pool.label_file import Language, Reader, Row, as_csv, as_json_lines, check_classes
+from al_lightning.pool.label_cell import Language, check_classes
+from al_lightning.pool.label_file import Reader, Row, as_csv, as_json_lines
 from al_lightning.pool.oracle import LabelRequest
 from al_lightning.pool.votes import Decisions, Statement, decide
 from al_lightning.seeds import generator

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from al_lightning.errors import MissingExtra
-from al_lightning.pool.label_file import TASKS, Language, safe
+from al_lightning.pool.label_cell import TASKS, Language
+from al_lightning.pool.label_file import safe
 from al_lightning.store import reading
 
 COLUMNS = ("id", "key", "label", "round", "score", "when", "who", "source")

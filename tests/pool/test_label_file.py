@@ -13,7 +13,8 @@ import pytest
 
 from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.pool import label_file
-from al_lightning.pool.label_file import Language, Reader, Row, as_csv, as_json_lines, check_classes
+from al_lightning.pool.label_cell import Language, check_classes
+from al_lightning.pool.label_file import Reader, Row, as_csv, as_json_lines
 from al_lightning.pool.oracle import SKIP
 
 QUERIED = (2, 3, 5, 7, 11)
@@ -176,6 +177,8 @@ def test_all_problems_are_told_at_once_up_to_ten(tmp_path: Path) -> None:
         ('{"id": 2, "label": 1}\n{"id": 3, "la', "line 2: it is not JSON; is the file whole"),
         ('{"id": 2}\n', "line 1: it is no object with id and label"),
         ("[]\n", "line 1: it is no object"),
+        ('{"id": 2, "label": 1, "annotator": NaN}\n', "line 1: annotator is 'NaN'; allowed: a name in quotes"),
+        ('{"id": 2, "label": 1, "annotator": true}\n', "line 1: annotator is 'true'; allowed: a name in quotes"),
         ('{"id": "../x", "label": 1}\n', r"line 1: id is '\.\./x'"),
         ('{"id": 2, "label": {"a": 1}}\n', "line 1: label is"),
         ('{"id": 2, "label": true}\n', "line 1: label is 'true'"),
