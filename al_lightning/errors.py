@@ -89,6 +89,16 @@ class CannotWrite(ActiveLearningError):
         )
 
 
+class DamagedFile(ActiveLearningError):
+    """A file of a run folder that is not what the run wrote; nothing in it was executed."""
+
+    def __init__(self, path: object, folder: object, why: str) -> None:
+        super().__init__(
+            f"{path} cannot be read back ({why}): it is damaged, gone, or from somebody else. Bring it back from a "
+            f"copy, or start anew in another run_dir; the labels are safe: al-lightning export {folder}."
+        )
+
+
 class UnsupportedTrainer(ActiveLearningError):
     """A Trainer that rounds cannot be built from."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.durable import write_aside
-from al_lightning.errors import PoolChanged, RunMismatch
+from al_lightning.errors import DamagedFile, PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
 from al_lightning.history import History
@@ -111,9 +113,8 @@ class Run:
         state.query(i for query in self.saved.queries for i in query)
         state.answer(self.saved.answers)
         if "scores" in self.saved.files:
-            with np.load(self.folder / self.saved.files["scores"], allow_pickle=False) as file:
-                n = len(file["scores"])
-                state.scores[:n], state.score_rounds[:n] = file["scores"], file["rounds"]
+            scores, rounds = self.read("scores", lambda path: itemgetter("scores", "rounds")(read_arrays(path)))
+            state.scores[: len(scores)], state.score_rounds[: len(rounds)] = scores, rounds
         self.pool.state = state
 
     def close(self) -> None:
@@ -295,10 +296,42 @@ class Run:
         """What the last fit's optimisers left, if it did."""
         if "moments" not in self.saved.files:
             return None
-        moments: Moments = torch.load(self.folder / self.saved.files["moments"], map_location="cpu", weights_only=True)
+        moments: Moments = self.read("moments", _read_tensors)
         return moments
 
     def read_weights(self, name: str) -> dict[str, torch.Tensor]:
         """Weights that a commit has named."""
+        return dict(self.read(name, _read_tensors))
+
+    def read(self, name: str, load: Callable[[Path], Any]) -> Any:
+        """Read a file that a commit has named.
+
+        Args:
+            name: its name in the commit.
+            load: reads it; executes nothing.
+
+        Raises:
+            DamagedFile: it is not what was written.
+        """
         path = self.folder / self.saved.files[name]
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return load(path)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # What torch and NumPy say of such a file advises to load it unsafely.
+            raise DamagedFile(path, self.folder, type(error).__name__) from None
+
+
+def _read_tensors(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file; no pickled ones."""
+    with np.load(path, allow_pickle=False) as file:
+        if not all(member.endswith(".npy") for member in file.zip.namelist()):
+            raise ValueError("an archive of something else")  # NumPy would give its bytes
+        return dict(file)

@@ -13,7 +13,7 @@ from al_lightning.features.cluster import Clusters, kmeans, nearest_centroid
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.view import NO_FEATURES
-from al_lightning.run import Run
+from al_lightning.run import Run, read_arrays
 from al_lightning.seeds import generator
 
 SAMPLE = 256
@@ -122,8 +122,7 @@ class Features:
         # Only what a commit has named counts: a file without one may be from a step that never finished.
         run = self._run
         if name not in run.cached and name in run.saved.files:
-            with np.load(run.folder / run.saved.files[name], allow_pickle=False) as file:
-                run.cached[name] = dict(file)
+            run.cached[name] = run.read(name, read_arrays)
         return run.cached.get(name)
 
     def _write(self, name: str, version: int, **arrays: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
     files["stop_set"] = run.write(f"{folder}/stop_set.npy", lambda f: np.save(f, now, allow_pickle=False))
     if "stop_set" not in run.saved.files:
         return None
-    before = np.load(run.folder / run.saved.files["stop_set"], allow_pickle=False)
+    before = run.read("stop_set", partial(np.load, allow_pickle=False))
     if np.array_equal(before, now):
         return 1.0  # kappa is 0 / 0 where both predict one class throughout
     return float(multiclass_cohen_kappa(torch.tensor(now), torch.tensor(before), num_classes=max(2, width)))
