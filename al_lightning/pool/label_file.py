@@ -19,7 +19,15 @@ LARGEST = 256 << 20
 """Bytes of the largest file that is read."""
 _LONGEST_CELL = 131_072  # what the csv module reads back
 _SHOWN = 10
-_OWN = ("id", "key", "ask", "annotator", "label")
+_NO_CELL = {
+    "id": (list, dict, bool),
+    "key": (list, dict, bool),
+    "ask": (list, dict, bool),
+    "annotator": (list, dict, bool, float),
+    "label": (list, dict),
+}
+"""Columns of ours, and the JSON types that none of their values has; for label, no part of a list of labels."""
+_OWN = tuple(_NO_CELL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +181,12 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             raise BadLabelFile(path, [f"line {number}: it is not JSON; is the file whole?"]) from None
         if not isinstance(row, dict) or "id" not in row or "label" not in row:
             raise BadLabelFile(path, [f"line {number}: it is no object with id and label"])
-        who = row.get("annotator")
-        if isinstance(who, bool) or not isinstance(who, str | int | None):
-            name = words(json.dumps(who))
-            raise BadLabelFile(path, [f"line {number}: annotator is {name}; allowed: a name in quotes, or a number"])
+        for name, wrong in _NO_CELL.items():
+            value = row.get(name)
+            parts = value if name == "label" and isinstance(value, list) else [value]
+            if any(isinstance(part, wrong) for part in parts):
+                allowed = "a label, or a list of them" if name == "label" else "text, or a number"
+                raise BadLabelFile(path, [f"line {number}: {name} is {words(json.dumps(value))}; allowed: {allowed}"])
         yield number, {name: _cell(value) for name, value in row.items()}
 
 
