@@ -37,12 +37,12 @@ def barebones_trainer(max_epochs: int) -> L.Trainer:
 
 
 def paired(rows: Sequence[Mapping[str, Any]], a: str, b: str, key: str = "accuracy") -> tuple[float, float]:
-    """Mean over seeds of the accuracy of method a minus that of b, and the half-width of its 95 % interval.
+    """Mean of the accuracy of method a minus that of b over the seeds both have, and its 95 % interval's half-width.
 
     Normal approximation; rows are one per ``method`` and ``seed``, with ``accuracy`` (or another ``key``) in percent.
     """
     by = {(row["method"], row["seed"]): row[key] for row in rows}
-    differences = [value - by[b, seed] for (method, seed), value in by.items() if method == a]
+    differences = [value - by[b, seed] for (method, seed), value in by.items() if method == a and (b, seed) in by]
     return statistics.mean(differences), 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
 
 
