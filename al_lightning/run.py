@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import lightning.pytorch as L
-import numpy as np
 import torch
 
 from al_lightning.cost.ahead import Measured
@@ -19,7 +18,7 @@ from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
-from al_lightning.durable import write_aside
+from al_lightning.durable import read_arrays, read_tensors, write_aside
 from al_lightning.errors import DamagedFile, PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
@@ -296,12 +295,12 @@ class Run:
         """What the last fit's optimisers left, if it did."""
         if "moments" not in self.saved.files:
             return None
-        moments: Moments = self.read("moments", _read_tensors)
+        moments: Moments = self.read("moments", read_tensors)
         return moments
 
     def read_weights(self, name: str) -> dict[str, torch.Tensor]:
         """Weights that a commit has named."""
-        return dict(self.read(name, _read_tensors))
+        return dict(self.read(name, read_tensors))
 
     def read(self, name: str, load: Callable[[Path], Any]) -> Any:
         """Read a file that a commit has named.
@@ -323,15 +322,3 @@ class Run:
         except Exception as error:
             # What torch and NumPy say of such a file advises to load it unsafely.
             raise DamagedFile(path, self.folder, type(error).__name__) from None
-
-
-def _read_tensors(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file; no pickled ones."""
-    with np.load(path, allow_pickle=False) as file:
-        if not all(member.endswith(".npy") for member in file.zip.namelist()):
-            raise ValueError("an archive of something else")  # NumPy would give its bytes
-        return dict(file)

@@ -240,9 +240,9 @@ def fuzz(name: str, inputs: int, folder: Path) -> Row:
         try:
             with redirect_stderr(said), redirect_stdout(said):
                 code = people("label", [str(run), str(path)])
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # whatever it is, it is a finding
-            if isinstance(error, KeyboardInterrupt):
-                raise
             failed("uncaught", suffix, data, repr(error))
         if path.read_bytes() != data:
             failed("files_changed", suffix, data, "")

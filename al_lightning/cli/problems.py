@@ -72,6 +72,9 @@ class Classifier(L.LightningModule):
         ValueError: a schedule that is not one of them.
     """
 
+    fused: bool | None = None
+    """Whether AdamW takes one pass over the weights; None: as PyTorch chooses."""
+
     def __init__(
         self,
         in_features: int,
@@ -130,12 +133,10 @@ class Classifier(L.LightningModule):
         self.log(f"{name}_loss", cross_entropy(logits, y), batch_size=len(y))
         self.log(f"{name}_acc", accuracy, batch_size=len(y))
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW over all parameters."""
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer()
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=self.fused
+        )
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches

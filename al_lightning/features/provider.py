@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.durable import read_arrays
 from al_lightning.errors import FeaturesMissing
 from al_lightning.features.cluster import Clusters, kmeans, nearest_centroid
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.view import NO_FEATURES
-from al_lightning.run import Run, read_arrays
+from al_lightning.run import Run
 from al_lightning.seeds import generator
 
 SAMPLE = 256

@@ -20,6 +20,7 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.durable import read_tensors
 from al_lightning.errors import UnsupportedModel
 from al_lightning.fit_plan import FitPlan, Length, frozen, load
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
@@ -176,7 +177,7 @@ def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ran
 def _load_best(model: L.LightningModule, path: str) -> None:
     # Weights only: restoring a whole checkpoint would bring back DataModule and callback state of an earlier moment.
     try:
-        load(model, torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        load(model, read_tensors(path)["state_dict"])
     except Exception as error:
         raise UnsupportedModel(
             f"the best weights of this round cannot be read from {path}: {error}. Keep objects out of the checkpoint, "
