@@ -13,6 +13,7 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.file_oracle import FileOracle
+from al_lightning.pool.label_studio import LabelStudioOracle
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
 from al_lightning.query import (
     BALD,
@@ -77,6 +78,7 @@ __all__ = [
     "InformationDensity",
     "KCenterGreedy",
     "KMeans",
+    "LabelStudioOracle",
     "Layer",
     "LeastConfidence",
     "Listed",

@@ -149,7 +149,8 @@ class ActiveLearner:
         elif not run.saved.rounds:  # nothing fitted yet: the model knows nothing
             run.commit("label", **select(run, candidates=None, strategy=self.initial, size=size))
         else:
-            effects = select(run, candidates=self.candidates, strategy=self.query, size=size)
+            predict = getattr(self.oracle, "predictions", False)
+            effects = select(run, candidates=self.candidates, strategy=self.query, size=size, predict=predict)
             # Scoring and what goes with it may have cost more than was foreseen: no label is bought then.
             reason = self._foresight.exceeded(run, self._foresight.ahead(run, size, scored=True), "another round")
             run.commit("label", **effects) if reason is None else run.commit("finish", reasons=(reason,))

@@ -22,6 +22,7 @@ from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
 from al_lightning.pool.label_cell import Language
 from al_lightning.pool.label_file import Reader
+from al_lightning.pool.label_studio import waiting_at
 from al_lightning.pool.oracle import SKIP, LabelRequest
 from al_lightning.pool.votes import Decisions, agreement, decide
 from al_lightning.report.labels import labelled_rows, write_csv, write_parquet
@@ -106,11 +107,16 @@ class _Labelling:
         n = len(self.saved.open_ids)
         if not self.rules:
             return Reason("waiting", f"waiting for {n} labels; run again when they are there", {"labels": n})
+        language = Language(task=self.task, classes=self.rules.get("classes"))
+        if "server" in self.rules:
+            return waiting_at(
+                self.rules["server"], self.request, self.decisions, language=language, adjudicator=self.adjudicator
+            )
         return waiting(
             self.queries,
             self.request,
             self.decisions,
-            language=Language(task=self.task, classes=self.rules.get("classes")),
+            language=language,
             annotators=self.annotators,
             adjudicator=self.adjudicator,
             repeats=repeats(self.rules.get("repeat", 0.0), n),
@@ -153,7 +159,7 @@ def status(labelling: _Labelling) -> list[tuple[str, str]]:
         rows.append(("metrics", metrics or "–"))
     rows.append(("next", _next(labelling)))
     rows += [("agreement", str(pair)) for pair in agreement(saved.statements, task=labelling.task)]
-    if labelling.rules:
+    if labelling.rules and "server" not in labelling.rules:
         rows += _in_the_files(labelling)
     return rows
 

@@ -166,18 +166,25 @@ def waiting(
             {"labels": n, "price": price, "currency": request.prices.currency},
         )
     each = "" if annotators == 1 else f" as {annotators} people, each in a copy {path.stem}.NAME.csv"
-    sentence = f"waiting for {n} labels: fill {path}{each}, then run the same command"
+    more, ties = ties_among(request, decisions, language=language, adjudicator=adjudicator)
+    sentence = f"waiting for {n} labels: fill {path}{each}, then run the same command{more}"
+    return Reason("waiting", sentence, {**numbers, **ties})
+
+
+def ties_among(
+    request: LabelRequest, decisions: Decisions, *, language: Language, adjudicator: str | None
+) -> tuple[str, dict[str, Any]]:
+    """A query's ties, as a sentence that goes on where another has ended, and their numbers; nothing where none is."""
     ties = {i: decisions.ties[i] for i in request.ids.tolist() if i in decisions.ties}
-    if ties:
-        said = [
-            f"id {i} ({', '.join(f'{who}: {language.write(value)}' for who, value in people.items())})"
-            for i, people in list(ties.items())[:5]
-        ]
-        more = "" if len(ties) <= 5 else f", and {len(ties) - 5} more"
-        settles = f"{adjudicator} settles them" if adjudicator else "one of them changes the answer"
-        sentence += f". {len(ties)} are ties until {settles}: {', '.join(said)}{more}"
-        numbers["ties"] = list(ties)
-    return Reason("waiting", sentence, numbers)
+    if not ties:
+        return "", {}
+    said = [
+        f"id {i} ({', '.join(f'{who}: {language.write(value)}' for who, value in people.items())})"
+        for i, people in list(ties.items())[:5]
+    ]
+    more = "" if len(ties) <= 5 else f", and {len(ties) - 5} more"
+    settles = f"{adjudicator} settles them" if adjudicator else "one of them changes the answer"
+    return f". {len(ties)} are ties until {settles}: {', '.join(said)}{more}", {"ties": list(ties)}
 
 
 def read_folder(folder: Path, reader: Reader, *, home: Path | None = None) -> list[Statement]:

@@ -46,6 +46,8 @@ class LabelRequest:
         queried: every id that was ever queried.
         folder: where a run keeps the files of its queries; None outside of a run.
         prices: of a label.
+        predictions: id -> what the model answers, as a label, and its confidence in ``[0, 1]`` (for regression None);
+            only of the ids, and only for oracles that ask for them.
     """
 
     round: int
@@ -58,6 +60,7 @@ class LabelRequest:
     queried: Collection[int] = ()
     folder: Path | None = None
     prices: Prices = field(default_factory=Prices)
+    predictions: Mapping[int, tuple[Any, float | None]] = field(default_factory=dict)
 
 
 @runtime_checkable

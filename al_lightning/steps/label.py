@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class Intake:
 def request(run: Run, ids: Iterable[int] = ()) -> LabelRequest:
     """The query, or the open part of one, as an oracle gets it."""
     picked = np.fromiter(ids, dtype=np.int64)
-    return run.pool.request(picked, run.round, folder=run.folder / "queries", prices=run.prices)
+    query = run.pool.request(picked, run.round, folder=run.folder / "queries", prices=run.prices)
+    answers = run.saved.meta.get("predictions", {})
+    return replace(query, predictions={i: tuple(answers[str(i)]) for i in picked.tolist() if str(i) in answers})
 
 
 def ask(run: Run, oracle: Oracle, query: LabelRequest) -> Intake:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.ledger import Entry, Stopwatch
@@ -14,12 +15,15 @@ from al_lightning.history import Reason
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.run import Run
-from al_lightning.scoring.trainer import ask_candidates
+from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.trainer import ask_candidates, run_inference
 from al_lightning.seeds import generator, number
 from al_lightning.store import Query
 
 
-def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy, size: int) -> dict[str, Any]:
+def select(
+    run: Run, *, candidates: CandidateSelector | None, strategy: Strategy, size: int, predict: bool = False
+) -> dict[str, Any]:
     """Make the next query and what goes with it, as effects for ``run.commit``.
 
     Args:
@@ -27,6 +31,7 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
         candidates: which records are inferred; None for a first query, which nothing is inferred for.
         strategy: picks.
         size: how many.
+        predict: whether the model answers the query first, for people to correct.
     """
     features = Features(run)
     price = run.score_cost
@@ -50,6 +55,8 @@ def select(run: Run, *, candidates: CandidateSelector | None, strategy: Strategy
         picked = strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng)
     elsewhere = sum(entry.seconds for entry in run.pending)
     run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - elsewhere)))
+    if predict:
+        effects["meta"]["predictions"] = _predict(run, picked)
     by_score = size - strategy.controls(size)
     if strategy.needs_inference:
         effects["meta"]["stale"] = int(np.sum(view.score_rounds[picked[:by_score]] < run.round))
@@ -84,6 +91,23 @@ def _infer(
             ids = view.unlabelled[view.score_rounds[view.unlabelled] >= 0]
             arrays = {"score": view.scores[ids]}
     return ids, arrays
+
+
+def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[Any, float | None]]:
+    """What the model answers to a query; it is on the bill like other inference."""
+    arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, _answers, run.flops)
+    run.spend(Entry(phase="score", round=run.round, records=len(ids), flops=flops, seconds=seconds))
+    whole = run.pool.task != "regression"
+    values = (arrays["answer"].astype(np.int64) if whole else arrays["answer"]).tolist()
+    sure = arrays["confidence"].tolist() if whole else [None] * len(ids)
+    return {str(i): pair for i, pair in zip(ids.tolist(), zip(values, sure, strict=True), strict=True)}
+
+
+def _answers(outputs: Outputs) -> dict[str, Tensor]:
+    if outputs.task == "regression":
+        return {"answer": outputs.logits.reshape(len(outputs.logits), -1).squeeze(-1)}
+    confidence, answer = outputs.distributions.max(dim=-1)
+    return {"answer": answer, "confidence": confidence.reshape(len(answer), -1).amin(dim=-1)}
 
 
 def as_query(run: Run, ids: np.ndarray, *, scored: int) -> Query:
