@@ -82,7 +82,7 @@ def test_nothing_in_it_is_executed(waiting: Path, tmp_path: Path, payload: str) 
         shutil.rmtree(folder)
     # Features and clusters are made again.
     assert refused == {path.name for path in data if path.parent.name != "features"}
-    assert {"initial.pt", "weights.pt", "moments.pt", "scores-001.npz"} < refused
+    assert refused == {"initial.pt", "weights.pt", "moments.pt", "scores-001.npz"}
 
 
 def test_the_mark_would_be_made(tmp_path: Path) -> None:
