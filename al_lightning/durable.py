@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +37,7 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     aside = path.with_name(f".{path.name}.part")
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with open(aside, "wb") as file:
                 write(file)
                 file.flush()
@@ -49,13 +49,32 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file within its folder, so that the new name outlives a power cut."""
-    os.replace(path, to)
-    folder = os.open(to.parent, os.O_RDONLY)
+    """Rename a file within its folder, so that the new name outlives a power cut.
+
+    Raises:
+        CannotWrite: the disk is full, or read-only.
+    """
+    with writing(to):
+        os.replace(path, to)
+        _sync_names(to.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that their names outlive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    # One that is there may be from a process that was killed before it had synced the name.
+    for path in reversed(missing or [folder]):
+        path.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # above a run folder that others made, nothing may be readable
+            _sync_names(path.parent)
+
+
+def _sync_names(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -65,7 +84,7 @@ def read_tensors(path: str | Path) -> Any:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays of an ``.npz`` file; no pickled ones."""
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # it leaves a broken one open
         if not all(member.endswith(".npy") for member in file.zip.namelist()):
             raise ValueError("an archive of something else")  # NumPy would give its bytes
         return dict(file)

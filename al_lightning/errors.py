@@ -85,7 +85,7 @@ class CannotWrite(ActiveLearningError):
     def __init__(self, path: object, why: object) -> None:
         super().__init__(
             f"{path} cannot be written: {why}. What was committed before is whole. Make room, or make it writable, and "
-            "start again: the run goes on from there."
+            "run the same command: it goes on from there."
         )
 
 
@@ -97,6 +97,7 @@ class DamagedFile(ActiveLearningError):
             f"{path} cannot be read back ({why}): it is damaged, gone, or from somebody else. Bring it back from a "
             f"copy, or start anew in another run_dir; the labels are safe: al-lightning export {folder}."
         )
+        self.path, self.why = str(path), why
 
 
 class UnsupportedTrainer(ActiveLearningError):

@@ -77,6 +77,7 @@ class Run:
         self.pending: list[Entry] = []
         self.cached: dict[str, Any] = {}
         self._files: dict[str, str] = {}
+        self._about: dict[str, Any] = {}
         fingerprints = ranks.gather(pool.take_fingerprint())
         self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
         self.flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
@@ -244,9 +245,14 @@ class Run:
             spent = {"round": self.round, "records": records, "flops": flops, "seconds": seconds}
             self._store.note("in_flight", spent)
 
-    def add_file(self, name: str, path: str) -> None:
-        """Have the next step's commit name a file that was written."""
-        self._files[name] = path
+    @property
+    def about(self) -> dict[str, Any]:
+        """What files that can be made again must hold, by their names."""
+        return {**self.saved.meta.get("about", {}), **self._about}
+
+    def add_file(self, name: str, path: str, about: dict[str, Any]) -> None:
+        """Have the next step's commit name a file that was written and can be made again, and what it holds."""
+        self._files[name], self._about[name] = path, about
 
     def go_on(self, step: str) -> None:
         """Move to the next step without an effect worth a write: after a kill the decision is simply made again."""
@@ -257,6 +263,8 @@ class Run:
         entries = (*self.pending, *effects.pop("entries", ()))
         files = {**self._files, **effects.pop("files", {})}
         meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}
+        if self._about:
+            meta["about"] = self.about
         if self.saved.step == "new":
             meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
         change = Change(
@@ -267,7 +275,7 @@ class Run:
         replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
         self.on_zero(lambda: self._store.commit(change) if self._store else None)
         self.saved.apply(change)
-        self.pending, self._files = [], {}
+        self.pending, self._files, self._about = [], {}, {}
         if change.query is not None:
             self.pool.state.query(change.query.ids)
         self.pool.state.answer(change.answers)

@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from al_lightning.cost.ledger import Entry
-from al_lightning.durable import writing
+from al_lightning.durable import make_folder, writing
 from al_lightning.errors import ActiveLearningError, PoolError, RunLocked
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.pool.oracle import SKIP
@@ -151,7 +151,7 @@ class Store:
         self._lock = FileLock(folder / "run.lock")
         try:
             with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 self._take(folder / "run.pid")
                 self._db = self._opened()
         except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from al_lightning.query import Margin
 from al_lightning.round_size import Listed
 
 WIDTH, CLASSES = 4, 3
+NAMES = ["a", "b", "c"]
 
 
 def blobs(n: int = 60, *, seed: int = 0) -> TensorDataset:
@@ -107,3 +110,27 @@ def ids_in(batches: list[Tensor], data: TensorDataset) -> list[int]:
     """Which records of the dataset the batches hold, in order."""
     rows = {tuple(x.tolist()): i for i, x in enumerate(data.tensors[0])}
     return [rows[tuple(x.tolist())] for batch in batches for x in batch]
+
+
+def truth(id: int) -> str:
+    """Name of a blob's class."""
+    return NAMES[id % CLASSES]
+
+
+def fill(path: Path, answer: Callable[[int], str | None] = truth, **more: str) -> None:
+    """Type into a file of a query, as a spreadsheet would save it."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["label"] = answer(int(row["id"])) or row["label"]
+        row.update(more)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def ids_of(path: Path) -> list[int]:
+    """Records a file of a query asks for."""
+    with path.open(newline="") as file:
+        return list(dict.fromkeys(int(row["id"]) for row in csv.DictReader(file)))

@@ -10,6 +10,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
 from al_lightning.cost.flops import FlopMeter, batch_length
+from al_lightning.cost.ledger import since
 
 NOTE_SECONDS = 1.0
 Note = Callable[[int, float, float], None]
@@ -56,10 +57,9 @@ class Meter(Callback):
         records = batch_length(batch)
         self.trained += records
         self.flops.stop(self.kind, records)
-        now = time.perf_counter()
-        if self._note is not None and now - self._noted > NOTE_SECONDS:
-            self._noted, trained = now, self.trained * trainer.world_size
-            self._note(trained, self.flops.flops(self.kind, trained), now - self._began)
+        if self._note is not None and since(self._noted) >= NOTE_SECONDS:
+            self._noted, trained = time.perf_counter(), self.trained * trainer.world_size
+            self._note(trained, self.flops.flops(self.kind, trained), since(self._began))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs += 1
@@ -67,7 +67,7 @@ class Meter(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._train_began is not None:
             validated = self.validate_seconds - self._validated_before
-            self.train_seconds = time.perf_counter() - self._train_began - validated
+            self.train_seconds = max(0.0, since(self._train_began) - validated)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validate_began = time.perf_counter()
@@ -96,7 +96,7 @@ class Meter(Callback):
         self.flops.stop("validate", records)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.validate_seconds += time.perf_counter() - self._validate_began
+        self.validate_seconds += since(self._validate_began)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.flops.cancel()

@@ -13,16 +13,14 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
+from al_lightning.cli.check import BadOption, check
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import fresh_trainer
 
 _LONGEST_NAME = 120
-
-
-class BadOption(ActiveLearningError):
-    """An option of the command that no part accepts."""
+_LEAST = {"labels": 1, "seed": 0, "stop_set": 0, "threads": 1}
 
 
 class Parts(NamedTuple):
@@ -64,14 +62,25 @@ def part(cfg: DictConfig, name: str, **extra: Any) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    node = OmegaConf.select(cfg, name)
+    check(OmegaConf.to_container(node, resolve=True), name)
     try:
-        return instantiate(OmegaConf.select(cfg, name), **extra, _convert_="all")
+        return instantiate(node, **extra, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ActiveLearningError):
             raise cause from None
         reason = str(cause) if isinstance(cause, ValueError) else str(error)
         raise BadOption(f"{name}: {reason}") from error
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    for name, least in _LEAST.items():
+        value = cfg[name]
+        if not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+            if name == "threads" and value is None:
+                continue
+            raise BadOption(f"{name}={value!r}: allowed: a whole number, {least} or more.")
 
 
 def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
@@ -85,6 +94,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
         BadOption: a part refuses a setting.
         ActiveLearningError: parts that do not fit together.
     """
+    _check_numbers(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     pool = part(cfg, "data")

@@ -34,16 +34,22 @@ class Entry:
             raise ValueError(f"phase is {self.phase!r}; allowed: {', '.join(PHASES)}.")
 
 
+def since(moment: float) -> float:
+    """Seconds since a reading of ``time.perf_counter``; 0 where a clock has gone backwards."""
+    return max(0.0, time.perf_counter() - moment)
+
+
 class Stopwatch:
     """Seconds of a ``with`` block, readable inside and after it."""
 
     def __init__(self) -> None:
-        self._start = self._end = 0.0
+        self._start = 0.0
+        self._took: float | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds since the block began, until it ended."""
-        return (self._end or time.perf_counter()) - self._start
+        return since(self._start) if self._took is None else self._took
 
     @classmethod
     @contextmanager
@@ -54,4 +60,4 @@ class Stopwatch:
         try:
             yield watch
         finally:
-            watch._end = time.perf_counter()
+            watch._took = since(watch._start)

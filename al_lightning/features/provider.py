@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from al_lightning.cost.ledger import Entry, Stopwatch
-from al_lightning.durable import read_arrays
-from al_lightning.errors import FeaturesMissing
+from al_lightning.errors import DamagedFile, FeaturesMissing
+from al_lightning.features import cache
 from al_lightning.features.cluster import Clusters, kmeans, nearest_centroid
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
+from al_lightning.pool.fingerprint import digest
 from al_lightning.pool.view import NO_FEATURES
 from al_lightning.run import Run
+from al_lightning.scoring.trainer import unwrapped
 from al_lightning.seeds import generator
 
 SAMPLE = 256
-"""Records embedded again to see whether a layer has moved."""
+"""Records that are looked at again, to see whether features have changed."""
 
 
 class Features:
@@ -51,7 +53,7 @@ class Features:
         """K-means clusters of the features. Records that were appended go to the nearest of the centroids there are."""
         run, name, version = self._run, f"clusters-{n_clusters}", self._current()
         cached = self._read(name)
-        if cached is not None and cached.get("version", 0) != version:
+        if cached is not None and (self._version(name) != version or self._others(name, len(cached["assignments"]))):
             cached = None
         known = 0 if cached is None else len(cached["assignments"])
         if cached is not None and known == run.pool.size:
@@ -64,20 +66,30 @@ class Features:
                 added, flops = nearest_centroid(features, cached["centroids"], start=known)
                 clusters = Clusters(np.concatenate([cached["assignments"], added]), cached["centroids"], flops)
         run.spend(Entry(phase="cluster", round=run.round, flops=clusters.flops, seconds=watch.seconds))
-        self._write(name, version, assignments=clusters.assignments, centroids=clusters.centroids)
+        arrays = {"assignments": clusters.assignments, "centroids": clusters.centroids}
+        self._write(name, version, _sample(features, run.pool.size), arrays)
         return clusters
 
     def _current(self) -> int:
         """How often everything has been embedded again; looks whether it must be now."""
-        source = self._run.pool.features
-        if not isinstance(source, Layer) or source.refresh is None:
+        if not isinstance(self._run.pool.features, Layer):
             return 0
         self.get()
-        return int(self._run.cached["features"]["version"])
+        return self._version("features")
+
+    def _others(self, name: str, known: int) -> bool:
+        """Whether the user's array has other features than those that were clustered."""
+        source = self._run.pool.features
+        if not hasattr(source, "shape") or self._run.about[name]["made_from"] == _sample(source, known):
+            return False
+        warnings.warn("the features have changed since they were clustered: they are clustered again.", stacklevel=2)
+        return True
 
     def _layer(self, source: Layer) -> np.ndarray:
-        cached, size = self._read("features"), self._run.pool.size
-        features, version = (None, 0) if cached is None else (cached["features"], int(cached.get("version", 0)))
+        cached, size, version = self._read("features"), self._run.pool.size, self._version("features")
+        features = None if cached is None else cached["features"]
+        if features is None and "features" in self._run.saved.files:
+            version += 1
         if features is not None and source.refresh is not None and not self._checked:
             sample = np.sort(generator(self._run.seed, 0, "refresh").permutation(len(features))[:SAMPLE])
             if source.moved(features[sample], self._embed(source, sample)):
@@ -88,7 +100,7 @@ class Features:
         if known < size:
             added = self._embed(source, np.arange(known, size))
             features = added if features is None else np.concatenate([features, added])
-            self._write("features", version, features=features)
+            self._write("features", version, digest(unwrapped(self._run.model).state_dict()), {"features": features})
         return np.asarray(features)
 
     def _embed(self, source: Layer, ids: np.ndarray) -> np.ndarray:
@@ -119,16 +131,29 @@ class Features:
         """Bill a neighbour search."""
         self._run.spend(Entry(phase="neighbours", round=self._run.round, flops=flops, seconds=seconds))
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _version(self, name: str) -> int:
+        return int(self._run.about.get(name, {}).get("version", 0))
+
+    def _read(self, name: str) -> dict[str, np.ndarray] | None:
         # Only what a commit has named counts: a file without one may be from a step that never finished.
         run = self._run
         if name not in run.cached and name in run.saved.files:
-            run.cached[name] = run.read(name, read_arrays)
-        return run.cached.get(name)
+            try:
+                run.cached[name] = run.read(name, partial(cache.read, says=run.about.get(name)))
+            except DamagedFile as error:
+                what = f"{error.path} is stale or damaged ({error.why}): it is made again, and that is on the bill."
+                warnings.warn(what, stacklevel=2)
+        found: dict[str, np.ndarray] | None = run.cached.get(name)
+        return found
 
-    def _write(self, name: str, version: int, **arrays: np.ndarray) -> None:
+    def _write(self, name: str, version: int, made_from: str, arrays: dict[str, np.ndarray]) -> None:
         # No file that a commit has named is written over: appended records and new embeddings make another one.
         path = f"features/{name}-{self._run.pool.size}{f'-{version}' if version else ''}.npz"
-        self._run.cached[name] = {**arrays, "version": version}
-        write = partial(np.savez, version=version, **arrays)  # type: ignore[arg-type]
-        self._run.add_file(name, self._run.write(path, write))
+        says = cache.about(arrays, made_from=made_from, version=version)
+        self._run.cached[name] = arrays
+        self._run.add_file(name, self._run.write(path, partial(cache.write, arrays=arrays, says=says)), says)
+
+
+def _sample(features: np.ndarray, known: int) -> str:
+    """Fingerprint of the first features there are."""
+    return digest(features[np.sort(np.random.default_rng(0).permutation(known)[:SAMPLE])])

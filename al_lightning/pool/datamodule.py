@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class PoolDataModule(L.LightningDataModule):
         self.keys = keys
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
+        self.scoring_batch_size: int | None = None  # smaller than that, once memory had no room for it
         self.loader = dict(loader or {})
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
@@ -315,13 +316,10 @@ class PoolDataModule(L.LightningDataModule):
 
     # ---- loaders -----------------------------------------------------------------------------------------------
 
-    def _eval_loader(self, dataset: Any, collate: Callable[..., Any] | None = None, sampler: Any = None) -> DataLoader:
-        options = {k: v for k, v in self.loader.items() if k != "drop_last"}
-        if collate is not None:
-            options["collate_fn"] = collate
-        return DataLoader(
-            dataset, batch_size=self.eval_batch_size or self.batch_size, shuffle=False, sampler=sampler, **options
-        )
+    def _eval_loader(self, dataset: Any, size: int | None = None, **more: Any) -> DataLoader:
+        options = {k: v for k, v in self.loader.items() if k != "drop_last"} | more
+        size = size or self.eval_batch_size or self.batch_size
+        return DataLoader(dataset, batch_size=size, shuffle=False, **options)
 
     def train_dataloader(self) -> DataLoader:
         """The labelled part, or what the plan of this fit makes of it, shuffled.
@@ -356,4 +354,5 @@ class PoolDataModule(L.LightningDataModule):
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
         view, collate = for_scoring(self.eval_data, self.loader.get("collate_fn"))
-        return self._eval_loader(view, collate=collate, sampler=np.asarray(ids).tolist())
+        sampler = np.asarray(ids).tolist()
+        return self._eval_loader(view, self.scoring_batch_size, collate_fn=collate, sampler=sampler)

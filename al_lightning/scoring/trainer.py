@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -83,7 +85,7 @@ class _ScoringModule(L.LightningModule):
         # What Lightning does between two steps takes as long as a small model does: a step goes on for a while.
         end = time.perf_counter() + _STEP_SECONDS
         for (ids, batch), _, _ in dataloader_iter:
-            self._score(ids.numpy(), self._on_device(batch))
+            self._score(ids.numpy(), batch)
             if time.perf_counter() >= end:
                 break
         return True  # Lightning warns of a predict_step that returns nothing
@@ -93,6 +95,36 @@ class _ScoringModule(L.LightningModule):
         return self._after(self._transfer(batch, self.trainer.strategy.root_device, 0), 0)
 
     def _score(self, ids: np.ndarray, batch: Any) -> None:
+        """Score a batch; one that memory has no room for in halves, and those in halves again."""
+        if len(ids) <= (self._pool.scoring_batch_size or len(ids)):
+            if self._fits(ids, batch):
+                return
+            self._halve(len(ids))
+        most, loader = self._pool.scoring_batch_size or 1, self._pool.indexed_dataloader(ids)
+        for start in range(0, len(ids), most):
+            some, part = loader.collate_fn(loader.dataset.__getitems__(ids[start : start + most].tolist()))
+            self._score(some.numpy(), part)
+
+    def _halve(self, size: int) -> None:
+        garbage_collection_cuda()
+        if self._pool.scoring_batch_size is None:
+            warnings.warn(
+                f"{size} records at once do not fit in memory while scoring: batches are halved until they do. "
+                "PoolDataModule(eval_batch_size=...) sets their size from the start.",
+                stacklevel=2,
+            )
+        self._pool.scoring_batch_size = size // 2
+
+    def _fits(self, ids: np.ndarray, batch: Any) -> bool:
+        try:
+            self._answer(ids, self._on_device(batch))
+        except RuntimeError as error:
+            if len(ids) == 1 or not is_oom_error(error):
+                raise
+            return False
+        return True
+
+    def _answer(self, ids: np.ndarray, batch: Any) -> None:
         found = self.found
 
         def answer() -> Outputs:
@@ -123,7 +155,8 @@ def run_inference(
     """Infer exactly ``ids`` through the Trainer and gather what ``payload`` returns.
 
     Under several processes each takes a share, and all get everything. The user's callbacks, batch limits and
-    samplers are set aside meanwhile and put back.
+    samplers are set aside meanwhile and put back. A batch that memory has no room for goes through in halves; the
+    batches of later calls are as small.
 
     Args:
         trainer: a Trainer, used or not; its settings (device, precision, strategy) are used.

@@ -165,7 +165,7 @@ def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ran
     if aborted:
         # Thrown away whole: its validation too.
         return (Entry(phase="aborted", round=round, records=trained, flops=train + validate, seconds=seconds),)
-    spent = seconds - meter.validate_seconds
+    spent = max(0.0, seconds - meter.validate_seconds)
     entries = [Entry(phase="train", round=round, records=trained, flops=train, seconds=spent)]
     if validated:
         entries.append(

@@ -13,8 +13,8 @@ import pytest
 from al_lightning import FileOracle, Prices
 from al_lightning.cli.main import VERBS, main
 from al_lightning.store import Store, read_run
-from tests.helpers import learner, net, pool_of
-from tests.resume.test_people import NAMES, as_format_1, fill, ids_of, start, truth
+from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, truth
+from tests.resume.test_people import as_format_1, start
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

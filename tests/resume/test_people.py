@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +19,7 @@ from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.pool import file_oracle
 from al_lightning.round_size import Listed
 from al_lightning.store import Store, read_run
-from tests.helpers import learner, net, pool_of, quiet
-
-NAMES = ["a", "b", "c"]
-
-
-def truth(id: int) -> str:
-    return NAMES[id % 3]
-
-
-def fill(path: Path, answer: Callable[[int], str | None] = truth, **more: str) -> None:
-    """Type into a file, as a spreadsheet would save it."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        row["label"] = answer(int(row["id"])) or row["label"]
-        row.update(more)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def ids_of(path: Path) -> list[int]:
-    with path.open(newline="") as file:
-        return list(dict.fromkeys(int(row["id"]) for row in csv.DictReader(file)))
+from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, quiet, truth
 
 
 def start(folder: Path, oracle: FileOracle | None = None, keys: Any = None, **kwargs: Any) -> Any:

@@ -1,0 +1,506 @@
+"""Kills a run that people answer, everywhere, and cuts its power; the same command goes on, and nothing is lost.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.crash          # all of it; what is done already is not done again
+
+A small real run: a pretrained layer embeds the pool, clusters choose the candidates, a module is fitted from warm
+weights, queries go out as files after approval, answers come back through the files and through ``al-lightning label``.
+
+- *random*: ``kill -9`` after a random time, and again after another one, until the run has ended;
+- *planted*: ``kill -9`` before and after every system call that changes a file of the run: every write, fsync, rename,
+  creation and removal, SQLite's included (benchmarks/syscalls.py finds them; no list has to be kept). After one is
+  before the next, since nothing between them outlives the process: each is a single point;
+- *power*: what the disk may hold where only what was synced is sure to be there (benchmarks/power_cut.py).
+
+After each the same command is started again, until the run is done. Then every label people have typed must be there,
+nobody may have been asked for a record twice, and labelled ids, labels, trained records and weights must be those of a
+run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import mmap
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import TensorDataset
+
+from al_lightning import (
+    ActiveLearner,
+    FileOracle,
+    KCenterGreedy,
+    Layer,
+    Listed,
+    Margin,
+    Novel,
+    PoolDataModule,
+    Representatives,
+    WarmStart,
+)
+from al_lightning import learner as learner_module
+from al_lightning import run as run_module
+from al_lightning.callbacks import meter
+from al_lightning.cli import people as people_module
+from al_lightning.cli.problems import Classifier
+from al_lightning.durable import read_tensors
+from al_lightning.features.provider import Features
+from al_lightning.pool import file_oracle
+from al_lightning.steps import label as label_module
+from al_lightning.steps import select as select_module
+from al_lightning.steps import train as train_module
+from al_lightning.store import Store, read_run
+from benchmarks.common import UNFINISHED, claim, write_results
+from benchmarks.people import Person
+from benchmarks.power_cut import Disk, Tree, lay_out
+from benchmarks.syscalls import Call, check_platform, forked, traced
+
+KILLS = 300
+RECORDS, CLASSES, SIZES, EPOCHS = 60, ["cat", "dog", "owl"], [6, 6, 6], 2
+Row = dict[str, Any]
+Start = Callable[[str, Callable[[], None]], int]
+"""Name of a command, and the command -> wait status of the process that did it."""
+
+
+# ---- the run -------------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path) -> None:
+    """What a user's program does."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(RECORDS + 9) % len(CLASSES)
+    x = torch.randn(RECORDS + 9, 4, generator=generator) + 2 * torch.eye(4)[y]
+    L.seed_everything(0, verbose=False)
+    trainer = L.Trainer(
+        max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[ModelCheckpoint(monitor="val_loss")],
+    )  # fmt: skip
+    learner = ActiveLearner(
+        trainer,
+        query=Novel(Margin()),
+        initial=KCenterGreedy(),
+        candidates=Representatives(0.5, n_clusters=4),
+        fit=WarmStart("keep", stable=True, final="previous"),
+        round_size=Listed(SIZES),
+        stop_set=6,
+        oracle=FileOracle(classes=CLASSES, approve=not (folder / "queries" / "round-001.csv").exists()),
+        run_dir=folder,
+    )
+    pool = PoolDataModule(
+        TensorDataset(x[:RECORDS], y[:RECORDS]),
+        task="multiclass",
+        val=TensorDataset(x[RECORDS:], y[RECORDS:]),
+        batch_size=4,
+        features=Layer("trunk", pretrained=True),
+    )
+    learner.fit(Classifier(4, len(CLASSES), hidden=(8,)), datamodule=pool)
+
+
+def verb(name: str, *arguments: object) -> None:
+    """One of the commands for people."""
+    code = people_module.people(name, [str(argument) for argument in arguments])
+    if code:
+        raise SystemExit(code)
+
+
+class Life:
+    """A run from a start of its program to its end, with the person who answers.
+
+    Args:
+        root: holds the run folder.
+        command: that comes next.
+        person: who answers, and what they know.
+    """
+
+    def __init__(self, root: Path, command: str = "run", person: Person | None = None) -> None:
+        self.folder, self.command = root / "run", command
+        self.person = person or Person(CLASSES, RECORDS)
+        self.stopped = 0
+
+    def commands(self) -> dict[str, Callable[[], None]]:
+        """What can be done."""
+        return {
+            "run": partial(start, self.folder),
+            "approve": partial(verb, "approve", self.folder),
+            "label": partial(verb, "label", self.folder, self.person.own_file(self.folder)),
+        }
+
+    def live(self, doing: Start, begins: Callable[[Life], None] = lambda life: None) -> None:
+        """Do command after command until the run has ended; one that is killed is started again.
+
+        Args:
+            doing: starts a command in a process of its own.
+            begins: told before each.
+        """
+        while True:
+            begins(self)
+            status = doing(self.command, self.commands()[self.command])
+            self.person.look(self.folder)
+            if os.WIFSIGNALED(status):
+                self.stopped += 1
+                continue
+            if status:
+                raise RuntimeError(f"{self.command} in {self.folder} ended with {os.waitstatus_to_exitcode(status)}.")
+            saved = read_run(self.folder)
+            if saved.step == "done":
+                return
+            if self.command != "run":
+                self.command = "run"
+            elif file_oracle.pending(self.folder / "queries", len(saved.queries)):
+                self.command = "approve"
+            else:
+                self.command = self.person.answer(self.folder, len(saved.queries))
+
+    def end(self) -> Row:
+        """What it came to."""
+        saved = read_run(self.folder)
+        weights = read_tensors(self.folder / saved.files["weights"])
+        return {
+            "labelled": list(saved.answers),
+            "queries": saved.queries,
+            "labels": list(saved.answers.values()),
+            "trained": sum(entry.records for entry in saved.entries if entry.phase == "train"),
+            "weights": {name: value.tolist() for name, value in weights.items()},
+        }
+
+    def verdict(self, whole: Row) -> Row:
+        """Whether that is what it should have come to."""
+        end = self.end()
+        lost = self.person.lost + sum(CLASSES.index(v) != end_of(end, i) for i, v in self.person.typed.items())
+        same = end == whole
+        return {"lost": lost, "twice": self.person.twice, "identical": same, "survived": same and not lost}
+
+
+def end_of(end: Row, id: int) -> int | None:
+    """The label that a record ended with."""
+    found: dict[int, int] = dict(zip(end["labelled"], end["labels"], strict=True))
+    return found.get(id)
+
+
+def untouched(name: str, action: Callable[[], None]) -> int:
+    """Do it in a process of its own."""
+    return os.waitpid(forked(action), 0)[1]
+
+
+# ---- kills at random -------------------------------------------------------------------------------------------------
+
+_phase = mmap.mmap(-1, 1)
+_PHASES = ("between", "fit", "scoring", "features", "clustering", "query", "label import", "file", "store write")
+_WHERE: list[tuple[Any, str, str]] = [
+    (train_module, "run_fit", "fit"),
+    (train_module, "run_inference", "scoring"),
+    (select_module, "ask_candidates", "scoring"),
+    (Features, "get", "features"),
+    (Features, "clusters", "clustering"),
+    (learner_module, "select", "query"),
+    (label_module, "take_in", "label import"),
+    (people_module, "take_in", "label import"),
+    (run_module, "write_aside", "file"),
+    (file_oracle, "write_aside", "file"),
+    (Store, "commit", "store write"),
+    (Store, "note", "store write"),
+]
+
+
+def note_phases() -> None:
+    """Have every process that is forked from this one note what it is doing where this one can read it."""
+
+    def noting(function: Any, phase: int) -> Any:
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            before, _phase[0] = _phase[0], phase
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _phase[0] = before
+
+        return wrapped
+
+    for place, name, phase in _WHERE:
+        setattr(place, name, noting(getattr(place, name), _PHASES.index(phase)))
+
+
+class Killer:
+    """Kills processes after random times.
+
+    Args:
+        seconds: what a run takes; times are drawn between 0 and that.
+        rng: draws them.
+    """
+
+    def __init__(self, seconds: float, rng: random.Random) -> None:
+        self._seconds, self._rng = seconds, rng
+        self._left = rng.uniform(0, seconds)
+        self.phases: list[str] = []
+
+    def __call__(self, name: str, action: Callable[[], None]) -> int:
+        """Start a command, and kill it if its time is up before it has ended."""
+        began = time.perf_counter()
+        _phase[0] = 0
+        pid = forked(action)
+        process = os.pidfd_open(pid)
+        try:
+            if not select.select([process], [], [], self._left)[0]:
+                os.kill(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            os.close(process)
+        if os.WIFSIGNALED(status):
+            self.phases.append(_PHASES[_phase[0]])
+            self._left = self._rng.uniform(0, self._seconds)
+        else:
+            self._left = max(0.0, self._left - (time.perf_counter() - began))
+        return status
+
+
+def at_random(whole: Row, seconds: float, seed: int) -> Row:
+    """One run, killed at random until it has ended."""
+    with tempfile.TemporaryDirectory() as root:
+        life, killer = Life(Path(root)), Killer(seconds, random.Random(seed))
+        life.live(killer)
+        return {"kills": len(killer.phases), "phases": killer.phases, **life.verdict(whole)}
+
+
+# ---- kills that are planted ------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Every call of every command of one run, and how things stood when each command began."""
+
+    def __init__(self, root: Path, copies: Path) -> None:
+        self.root, self.copies = root, copies
+        self.calls: list[list[Call]] = []
+        self.began: list[tuple[str, Person]] = []
+        self.seconds = 0.0
+
+    def begins(self, life: Life) -> None:
+        """Keep how things stand."""
+        shutil.copytree(self.root, self.copies / str(len(self.began)))
+        self.began.append((life.command, deepcopy(life.person)))
+        self.calls.append([])
+
+    def __call__(self, name: str, action: Callable[[], None]) -> int:
+        """Start a command, and note its calls."""
+        began = time.perf_counter()
+        try:
+            return traced(action, self.root, self._note)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def _note(self, call: Call, after: bool) -> bool:
+        if after:
+            self.calls[-1].append(call)
+        return False
+
+    def again(self, k: int, root: Path) -> Life:
+        """The run at the beginning of its k-th command, somewhere else."""
+        shutil.copytree(self.copies / str(k), root, dirs_exist_ok=True)
+        command, person = self.began[k]
+        return Life(root, command, deepcopy(person))
+
+
+class Planted:
+    """Kills a process before or after its n-th call, once; later ones are left alone."""
+
+    def __init__(self, root: Path, n: int, after: bool) -> None:
+        self._root, self._n, self._after, self._count = root, n, after, -1
+        self.done = False
+
+    def __call__(self, name: str, action: Callable[[], None]) -> int:
+        """Start a command, and kill it there."""
+        return untouched(name, action) if self.done else traced(action, self._root, self._look)
+
+    def _look(self, call: Call, after: bool) -> bool:
+        self._count += not after
+        self.done = self.done or (self._count == self._n and after == self._after)
+        return self.done
+
+
+def planted(recorder: Recorder, whole: Row, k: int, n: int, after: bool) -> Row:
+    """One run, killed at the n-th call of its k-th command."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        life, killer = recorder.again(k, root), Planted(root, n, after)
+        life.live(killer)
+        call, command = recorder.calls[k][n], recorder.began[k][0]
+        where = {"command": command, "call": call.name, "file": kind_of(call.to or call.path, recorder.root)}
+        return {**where, "when": "after" if after else "before", "kills": life.stopped, **life.verdict(whole)}
+
+
+def kind_of(path: str, root: Path) -> str:
+    """A file's name without what differs from round to round."""
+    name = os.path.relpath(path, os.path.realpath(root / "run"))
+    return "".join("n" if c.isdigit() else c for c in name).replace("nnn", "n")
+
+
+# ---- power cuts ------------------------------------------------------------------------------------------------------
+
+
+def cuts(recorder: Recorder, rng: random.Random) -> Iterator[tuple[int, str, Tree]]:
+    """What the disk may hold after every call, every different state once: command, which state, and what is there."""
+    disk, seen = Disk(recorder.root), set()
+    for k, calls in enumerate(recorder.calls):
+        for path, data in recorder.began[k][1].saved.items():
+            disk.put(recorder.root / path, data)
+        for call in calls:
+            disk.apply(call)
+            for kind, tree in disk.states(rng):
+                held = hash(tuple(sorted((path, data or b"") for path, data in tree.items() if "-shm" not in path)))
+                if (k, held) not in seen:
+                    seen.add((k, held))
+                    yield k, kind, tree
+
+
+def power(recorder: Recorder, whole: Row, k: int, kind: str, tree: Tree) -> Row:
+    """One run that goes on from such a state."""
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(tree, Path(folder))
+        command, person = recorder.began[k]
+        life = Life(Path(folder), command, deepcopy(person))
+        life.person.look(life.folder)
+        life.live(untouched)
+        return {"command": command, "kind": kind, **life.verdict(whole)}
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------------
+
+
+class Done:
+    """What has been done already, a line each, so that it is not done again."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = {row["key"]: row for row in map(json.loads, lines)}
+
+    def __call__(self, key: str, make: Callable[[], Row]) -> Row:
+        """The row of this key; made if there is none."""
+        if key not in self.rows:
+            try:
+                row = make()
+            except RuntimeError as error:  # a command that does not go on is what this looks for
+                row = {"failed": str(error), "lost": 0, "twice": 0, "identical": False, "survived": False}
+            self.rows[key] = {"key": key, **row}
+            with self._path.open("a") as file:
+                file.write(json.dumps(self.rows[key]) + "\n")
+            if not row["survived"]:
+                print(self.rows[key], file=sys.stderr, flush=True)
+        return self.rows[key]
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of the commands; what is said here goes to stderr
+
+
+def _record(folder: Path) -> tuple[Recorder, Row, float]:
+    root, copies = folder / "whole", folder / "copies"
+    root.mkdir()
+    copies.mkdir()
+    began = time.perf_counter()
+    plain = Life(folder / "plain")
+    plain.folder.parent.mkdir()
+    plain.live(untouched)
+    seconds = time.perf_counter() - began
+    recorder, life = Recorder(root, copies), Life(root)
+    life.live(recorder, recorder.begins)
+    whole = life.end()
+    if whole != plain.end():
+        raise RuntimeError("two runs with the same seed differ: nothing can be compared here.")
+    return recorder, whole, seconds
+
+
+def _summary(rows: list[Row], *names: str) -> list[Row]:
+    counts = Counter(tuple(row.get(name, "?") for name in names) for row in rows)
+    good = Counter(tuple(row.get(name, "?") for name in names) for row in rows if row["survived"])
+    return [
+        {**dict(zip(names, key, strict=True)), "points": n, "survived": good[key]} for key, n in sorted(counts.items())
+    ]
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="of the planted points and power cuts; writes nothing")
+    parser.add_argument("--only", choices=("random", "planted", "power"), help="a part, to share them; writes nothing")
+    options = parser.parse_args()
+    every, only = options.every, options.only
+    check_platform()
+    _quiet()
+    note_phases()
+    meter.NOTE_SECONDS = 0.0  # every batch is noted, as it would be in fits that take longer
+    done = Done(UNFINISHED / f"crash{f'-{every}' if every > 1 else ''}.jsonl")
+    with tempfile.TemporaryDirectory() as folder:
+        recorder, whole, seconds = _record(Path(folder))
+        points = [(k, n, False) for k, calls in enumerate(recorder.calls) for n in range(len(calls))]
+        points += [(k, len(calls) - 1, True) for k, calls in enumerate(recorder.calls)]
+        print(f"{seconds:.1f} s a run, {len(recorder.calls)} commands, {len(points)} points", file=sys.stderr)
+        killed, seed = list[Row](), 0
+        while only in (None, "random") and sum(row.get("kills", 0) for row in killed) < KILLS // every:
+            killed.append(done(f"random {seed}", partial(at_random, whole, seconds, seed)))
+            seed += 1
+        hit = [
+            done(f"planted {k} {n} {after}", partial(planted, recorder, whole, k, n, after))
+            for k, n, after in points[::every]
+            if only in (None, "planted")
+        ]
+        states = list(cuts(recorder, random.Random(0)))[::every]
+        cut = [
+            done(f"power {i} {k} {kind}", partial(power, recorder, whole, k, kind, tree))
+            for i, (k, kind, tree) in enumerate(states)
+            if only in (None, "power")
+        ]
+    return report(killed, hit, cut, write=every == 1) if only is None else 0
+
+
+def report(killed: list[Row], hit: list[Row], cut: list[Row], *, write: bool) -> int:
+    """Write the results, and say whether everything held."""
+    every = [*killed, *hit, *cut]
+    phases = [{"part": "random", "phase": phase, "survived": row["survived"]}
+              for row in killed for phase in row.get("phases", [])]  # fmt: skip
+    rows = [
+        *({"part": "random", **row} for row in _summary(phases, "phase")),
+        *({"part": "planted", **row} for row in _summary(hit, "command", "call", "file", "when")),
+        *({"part": "power", **row} for row in _summary(cut, "command", "kind")),
+    ]
+    claims = [
+        claim("kills", len(phases), ">=", KILLS),
+        claim("labels_lost", sum(row["lost"] for row in every), "==", 0),
+        claim("duplicate_queries", sum(row["twice"] for row in every), "==", 0),
+        claim("identical_share", sum(row["identical"] for row in every) / len(every), "==", 1),
+        claim("phases_killed", len({row["phase"] for row in phases}), "==", len(_PHASES)),
+        claim("planted_points", len(hit), ">=", 1),
+        claim("planted_points_survived", sum(row["survived"] for row in hit), "==", len(hit)),
+        claim("power_cuts", len(cut), ">=", 1),
+        claim("power_cuts_survived", sum(row["survived"] for row in cut), "==", len(cut)),
+    ]
+    for one in claims:
+        print(one, file=sys.stderr)
+    if write:
+        print(write_results("crash", "python -m benchmarks.crash", rows, claims), file=sys.stderr)
+    return 0 if all(one["holds"] for one in claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
