@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.history import History
-from al_lightning.pool.sampler import PartSampler
+from al_lightning.pool.sampler import PartSampler, ReplaySampler
+from al_lightning.seeds import generator, number
 
-Start = Literal["initial", "previous", "shrink_perturb"]
+Start = Literal["initial", "previous", "shrink_perturb", "fire", "dash"]
 Rate = Literal["schedule", "peak"]
 Weights = Mapping[str, Tensor]
 
@@ -27,8 +28,8 @@ class FitPlan:
     """What one fit does.
 
     Args:
-        start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those shrunk and
-            perturbed.
+        start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those after
+            ``shrink_perturb``, ``fire`` or ``dash``.
         epochs: a number (int), a share of the Trainer's own (float), or None for the Trainer's own. A share that does
             not come to whole epochs is rounded up to them, and each goes over all new labels and as many old ones,
             others every time, as make up the share.
@@ -37,6 +38,8 @@ class FitPlan:
         moments: whether the optimiser's state is kept for the next fit and, from ``previous`` weights, gone on with.
         replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
             old ones, drawn at random.
+        distill: weight of the divergence from the previous round's predictions on old records; it needs ``replay``,
+            whose old records are then others in every batch. None: the loss is the user's alone.
         freeze: prefixes of parameter names that do not train.
         shrink: factor of the previous weights under ``shrink_perturb``.
         perturb: factor of fresh weights under ``shrink_perturb``.
@@ -49,6 +52,7 @@ class FitPlan:
     average: float = 0.0
     moments: bool = False
     replay: float | None = None
+    distill: float | None = None
     freeze: tuple[str, ...] = ()
     shrink: float = 0.4
     perturb: float = 0.1
@@ -138,60 +142,42 @@ def reinitialise(model: nn.Module, seed: int) -> None:
                 reset()
 
 
-def apply_start(model: nn.Module, plan: FitPlan, *, initial: Weights, seed: int) -> None:
-    """Give the model the weights the plan starts from.
-
-    Shrink and perturb: ``shrink * previous + perturb * fresh`` on floating-point parameters (Ash & Adams, 2020,
-    arXiv:1910.08475); buffers, such as BatchNorm's statistics, stay as they are.
+class Served(NamedTuple):
+    """What a fit's epochs go over.
 
     Args:
-        model: holds the previous round's weights; changed in place.
-        plan: the plan.
-        initial: the weights of the run's start.
-        seed: of the fresh weights.
+        ids: in this order; None: all labelled ones.
+        sampler: of positions in them; None: all of them, shuffled.
     """
-    if plan.start == "initial":
-        load(model, initial)
-    elif plan.start == "shrink_perturb":
-        previous = snapshot(model)
-        load(model, initial)
-        reinitialise(model, seed)
-        trained = {name for name, _ in getattr(model, "_orig_mod", model).named_parameters()}
-        mixed = {
-            name: plan.shrink * previous[name] + plan.perturb * fresh if name in trained else previous[name]
-            for name, fresh in snapshot(model).items()
-        }
-        load(model, mixed)
+
+    ids: np.ndarray | None = None
+    sampler: PartSampler | ReplaySampler | None = None
 
 
-def train_ids(replay: float | None, labelled: np.ndarray, new: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Ids a fit reads per epoch, or None for all labelled ones.
+def records_of(
+    plan: FitPlan, length: Length, *, labelled: np.ndarray, new: int, batch: int, seed: int, round: int
+) -> Served:
+    """The records of a fit.
 
     Args:
-        replay: see :class:`FitPlan`.
+        plan: says how many old records are replayed.
+        length: of the fit; says whether an epoch goes over a part only.
         labelled: ids in the order of labelling, ``(L,)``.
-        new: how many at the end are new.
-        rng: draws the replayed ones.
-    """
-    if replay is None or not 0 < new < len(labelled):
-        return None
-    old, fresh = labelled[: len(labelled) - new], labelled[len(labelled) - new :]
-    count = min(len(old), round(replay * new))
-    return np.concatenate([fresh, rng.choice(old, size=count, replace=False)])
-
-
-def part_of(length: Length, labelled: int, new: int, seed: int) -> PartSampler | None:
-    """Deals out the part of the labelled records that every epoch goes over; None: all of them.
-
-    Args:
-        length: of the fit.
-        labelled: records with a label.
         new: how many of them, the last, are new.
-        seed: of the order in which old ones take turns.
+        batch: records of a batch.
+        seed: of the run.
+        round: of the fit.
     """
-    if length.records is None:
-        return None
-    return PartSampler(old=labelled - new, new=new, size=length.records, seed=seed)
+    old, part = len(labelled) - new, number(seed, round, "part")
+    if plan.replay is None or not 0 < new < len(labelled):
+        return Served(
+            sampler=None if length.records is None else PartSampler(old=old, new=new, size=length.records, seed=part)
+        )
+    if plan.distill is not None:
+        return Served(sampler=ReplaySampler(old=old, new=new, batch=batch, replay=plan.replay, seed=part))
+    count = min(old, int(np.rint(plan.replay * new)))
+    replayed = generator(seed, round, "replay").choice(labelled[:old], size=count, replace=False)
+    return Served(ids=np.concatenate([labelled[old:], replayed]))
 
 
 @contextmanager

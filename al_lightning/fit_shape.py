@@ -1,4 +1,7 @@
-"""How a fit moves when its weights are warm: at the peak of the learning rate, to the average of the weights."""
+"""How a fit moves when its weights are warm: at the peak of the learning rate, to the average of the weights.
+
+What a plan asks of the fit itself is a callback each, put together here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 
 from al_lightning.errors import UnsupportedTrainer
-from al_lightning.fit_plan import FitPlan
+from al_lightning.fit_dash import DirectionAwareShrink
+from al_lightning.fit_distill import Distill
+from al_lightning.fit_plan import FitPlan, Served
+from al_lightning.pool.sampler import ReplaySampler
 from al_lightning.rounds import take_schedulers
 
 Moments = list[dict[str, Any]]
@@ -21,14 +27,20 @@ _MOVED = ("lr", "momentum", "betas")
 """What PyTorch's schedulers change in an optimiser's groups; OneCycleLR cycles the momentum too."""
 
 
-def shaping(plan: FitPlan, moments: Moments | None = None) -> list[Callback]:
-    """The callbacks that carry out a plan's ``rate``, ``average`` and ``moments``.
+def shaping(plan: FitPlan, served: Served, *, new: int, moments: Moments | None = None) -> list[Callback]:
+    """The callbacks that carry out a plan's ``dash``, ``distill``, ``rate``, ``average`` and ``moments``.
 
     Args:
         plan: of the fit.
+        served: the records of the fit.
+        new: how many of the labelled records are new.
         moments: what the fit before left, if it did.
     """
     parts: list[Callback] = []
+    if plan.start == "dash":
+        parts.append(DirectionAwareShrink(new))
+    if plan.distill is not None and isinstance(served.sampler, ReplaySampler):
+        parts.append(Distill(plan.distill, served.sampler))
     if plan.moments:
         parts.append(KeepMoments(moments if plan.start == "previous" else None))
     if plan.rate == "peak":

@@ -11,14 +11,15 @@ from lightning.pytorch.callbacks import Callback
 
 from al_lightning.callbacks.base import RoundCallback
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Length, Start, Weights, apply_start, frozen, part_of, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, Served, Start, Weights, frozen, records_of, snapshot
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
+from al_lightning.fit_start import apply_start
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import set_epochs
-from al_lightning.seeds import generator, number
+from al_lightning.seeds import number
 
-Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
+Mode = Literal["reset", "keep", "shrink_perturb", "resume", "fire", "dash"]
 AVERAGED = 0.85
 """Share of a stable fit's steps whose weights are averaged: all but the first ones, which still move away."""
 _START: dict[str, Start] = {
@@ -26,7 +27,14 @@ _START: dict[str, Start] = {
     "keep": "previous",
     "shrink_perturb": "shrink_perturb",
     "resume": "previous",
+    "fire": "fire",
+    "dash": "dash",
 }
+
+
+def few_new(history: History, max_new: float | None) -> bool:
+    """Whether no more than this share of the labels is new since the last fit; None: always."""
+    return max_new is None or history.labelled - history.rounds[-1].labelled <= max_new * history.labelled
 
 
 def is_stable(history: History, gate: float | None) -> bool:
@@ -41,8 +49,10 @@ class WarmStart(RoundCallback):
     Args:
         mode: ``reset`` to the initial weights (pretrained ones included) and train on everything labelled; ``keep``
             the previous round's weights; ``shrink_perturb`` them (Ash & Adams, 2020); ``resume`` on the new labels
-            with ``replay`` times as many old ones (continual active learning, Das et al., 2023). No default: plain
-            warm starting costs accuracy on some models, resetting costs compute on all.
+            with ``replay`` times as many old ones (continual active learning, Das et al., 2023); ``fire`` gives every
+            layer the nearest isometry (Han et al., 2026), ``dash`` shrinks weights by how far they point where the
+            gradient would take them (Shin et al., 2024). No default: plain warm starting costs accuracy on some
+            models, resetting costs compute on all.
         epochs: epochs of a round that starts warm: a number (int), a share of the Trainer's own (float), or None for
             the Trainer's own. A share that does not come to whole epochs is rounded up to them, and each goes over
             the new labels and as many old ones as make up the share.
@@ -52,11 +62,16 @@ class WarmStart(RoundCallback):
             through, which takes the place of the schedule's descent (Izmailov et al., 2018; Hägele et al., 2024).
             Without it every fit runs through the whole schedule with a new optimiser.
         replay: old records per new one under ``resume``.
+        distill: weight of the divergence from the previous round's predictions on old records, under ``resume``; for
+            classification, on one process. None: the loss is the user's alone.
         freeze: prefixes of parameter names that do not train once weights are warm.
+        thaw: every so many rounds everything trains all the same; None: never before the consolidating fit.
         shrink: factor of the previous weights under ``shrink_perturb``.
         perturb: factor of fresh weights under ``shrink_perturb``.
         gate: agreement (Cohen's kappa on the stop set, 0 to 1) between two rounds that must be reached once before
             any round starts warm; needs ``ActiveLearner(stop_set=...)``. None: warm from the second round.
+        max_new: share of the labels, between 0 and 1, that may be new where a round starts warm; a round with more new
+            ones starts cold. None: however many.
         final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
@@ -73,10 +88,13 @@ class WarmStart(RoundCallback):
     first_epochs: int | float | None = None
     stable: bool = False
     replay: float = 1.0
+    distill: float | None = None
     freeze: tuple[str, ...] = ()
+    thaw: int | None = None
     shrink: float = 0.4
     perturb: float = 0.1
     gate: float | None = None
+    max_new: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
     rho: float | None = None
@@ -103,8 +121,17 @@ class WarmStart(RoundCallback):
                 )
         if self.replay < 0:
             raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")
+        if self.distill is not None and not (self.distill > 0 and self.mode == "resume" and self.replay > 0):
+            raise ValueError(
+                f"WarmStart(distill={self.distill}): a number above 0; it looks at replayed records, so it needs "
+                "mode='resume' and replay= above 0."
+            )
+        if self.thaw is not None and not (self.thaw >= 2 and self.freeze):
+            raise ValueError(f"WarmStart(thaw={self.thaw}): a number of rounds, 2 or more, with freeze=.")
         if self.gate is not None and not 0 < self.gate <= 1:
             raise ValueError(f"WarmStart(gate={self.gate}): an agreement, allowed: 0 < gate <= 1, or None.")
+        if self.max_new is not None and not 0 < self.max_new < 1:
+            raise ValueError(f"WarmStart(max_new={self.max_new}): a share of the labels, 0 < max_new < 1, or None.")
         if self.final not in (None, "initial", "previous"):
             raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
         if self.rho is not None and not (self.rho > 0 and self.final and isinstance(self.final_epochs, float)):
@@ -115,15 +142,17 @@ class WarmStart(RoundCallback):
 
     def plan(self, history: History) -> FitPlan:
         """The plan of the next round's fit; a pure function of the history."""
-        warm = bool(history.rounds) and self.mode != "reset" and is_stable(history, self.gate)
-        if not warm:
+        warm = bool(history.rounds) and self.mode != "reset"
+        if not (warm and is_stable(history, self.gate) and few_new(history, self.max_new)):
             return FitPlan(start="initial", epochs=self.first_epochs, moments=self.stable)
+        thawed = self.thaw is not None and len(history.rounds) % self.thaw == 0
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
-            **self._shape(self.mode != "shrink_perturb"),
+            **self._shape(_START[self.mode] == "previous"),
             replay=self.replay if self.mode == "resume" else None,
-            freeze=self.freeze,
+            distill=self.distill,
+            freeze=() if thawed else self.freeze,
             shrink=self.shrink,
             perturb=self.perturb,
         )
@@ -154,21 +183,28 @@ class WarmStart(RoundCallback):
             )
         if self.new_loop(trainer):
             self._initial, self._fits, self._labelled, self._moments = {}, 0, 0, None
-        self._plan = self.plan(self._own_history())
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
         labelled = pool.labelled if isinstance(pool, PoolDataModule) else ()
+        self._plan = self.plan(self._own_history(len(labelled)))
         new = len(labelled) - self._labelled
         own = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         length = Length.of(self._plan, recipe=own, labelled=len(labelled), new=new)
         if length.epochs is not None:
             set_epochs(trainer, length.epochs)
-        self._shaping = shaping(self._plan, self._moments)
         # Here and not later: schedulers ask for the number of batches before on_fit_start.
-        if self._plan.replay is not None and not isinstance(pool, PoolDataModule):
-            raise ActiveLearningError("WarmStart('resume') needs fit(model, datamodule=PoolDataModule(...)).")
-        if isinstance(pool, PoolDataModule):
-            pool.train_ids = train_ids(self._plan.replay, pool.labelled, new, generator(0, self._fits, "replay"))
-            pool.train_sampler = part_of(length, len(labelled), new, number(0, self._fits, "part"))
+        if not isinstance(pool, PoolDataModule):
+            if self._plan.replay is not None or self._plan.start == "dash" or self.max_new is not None:
+                raise ActiveLearningError(f"WarmStart({self.mode!r}) needs fit(model, datamodule=PoolDataModule(...)).")
+            served = Served()
+        else:
+            batch = pool.batch_size or 1
+            served = records_of(
+                self._plan, length, labelled=pool.labelled, new=new, batch=batch, seed=0, round=self._fits
+            )
+            pool.train_ids, pool.train_sampler = served
+        self._shaping = shaping(self._plan, served, new=new, moments=self._moments)
+        # On this round's copy of the Trainer only, and a new list: Lightning is running through the old one.
+        trainer.callbacks = [*self._shaping, *trainer.callbacks]  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the module its start weights and freeze what is frozen."""
@@ -178,29 +214,11 @@ class WarmStart(RoundCallback):
             apply_start(pl_module, self._plan, initial=self._initial, seed=number(0, self._fits, "start"))
         self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hold the learning rate where the plan says so."""
-        for part in self._shaping:
-            part.on_train_start(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Average the weights."""
-        for part in self._shaping:
-            part.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the average, should the fit have ended early, and the optimiser's state."""
-        for part in self._shaping:
-            part.on_train_end(trainer, pl_module)
-            if isinstance(part, KeepMoments):
-                self._moments = part.kept
-
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Count the fit and undo what was only for it."""
         if stage == "fit":
             self._undo(trainer)
+            self._moments = next((part.kept for part in self._shaping if isinstance(part, KeepMoments)), None)
             pool: Any = trainer.datamodule  # type: ignore[attr-defined]
             if isinstance(pool, PoolDataModule):
                 self._labelled = len(pool.labelled)
@@ -212,12 +230,13 @@ class WarmStart(RoundCallback):
 
     def _undo(self, trainer: L.Trainer) -> None:
         self._frozen.close()
+        trainer.callbacks = [c for c in trainer.callbacks if c not in self._shaping]  # type: ignore[attr-defined]
         pool: Any = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(pool, PoolDataModule):
             pool.train_ids = pool.train_sampler = None
 
-    def _own_history(self) -> History:
+    def _own_history(self, labelled: int) -> History:
         from al_lightning.history import RoundRecord
 
-        past = tuple(RoundRecord(round=i + 1, labelled=0, queried=0) for i in range(self._fits))
-        return History(rounds=past, pool_size=0, unlabelled=0)
+        past = tuple(RoundRecord(round=i + 1, labelled=self._labelled, queried=0) for i in range(self._fits))
+        return History(rounds=past, pool_size=0, unlabelled=0, labelled=labelled)

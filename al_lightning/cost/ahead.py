@@ -72,7 +72,7 @@ class Measured:
         if plan.replay is not None and 0 < new < labelled:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
-        records = math.ceil(records * self.share)
+        records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0)
         pace = SLACK * self.pace(("train",), 0.0)
         yield Entry(
             phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace

@@ -34,3 +34,49 @@ class PartSampler(Sampler[int]):
         self._epoch += 1
         positions = np.concatenate([self._order[turn], self._new])
         return iter(np.random.default_rng([self._seed, self._epoch]).permutation(positions).tolist())
+
+
+class ReplaySampler(Sampler[int]):
+    """Positions of an epoch's records, batch by batch: first the new ones of a batch, then old ones.
+
+    Every new record comes once, and old ones in turn, others in every batch. Where both lie in a batch is known, so a
+    loss can treat them differently.
+
+    Args:
+        old: records that were labelled before; positions ``0`` to ``old - 1``.
+        new: records that are new; the positions after them.
+        batch: records of a batch; the last one may be smaller.
+        replay: old records per new one.
+        seed: of the order.
+    """
+
+    def __init__(self, *, old: int, new: int, batch: int, replay: float, seed: int) -> None:
+        self._order = np.random.default_rng(seed).permutation(old)
+        self._new, self._batch, self._replay, self._seed, self._epoch = (
+            np.arange(old, old + new),
+            batch,
+            replay,
+            seed,
+            0,
+        )
+        self._rows = max(1, round(batch / (1 + replay)))
+        self._batches = -(-new // self._rows)
+        self._each = [min(batch - self.new_in(i), round(self.new_in(i) * replay)) for i in range(self._batches)]
+
+    def new_in(self, batch: int) -> int:
+        """How many records of that batch of an epoch, its first ones, are new."""
+        return min(self._rows, len(self._new) - batch * self._rows)
+
+    def __len__(self) -> int:
+        return len(self._new) + sum(self._each)
+
+    def __iter__(self) -> Iterator[int]:
+        turn, new = (
+            self._epoch * sum(self._each),
+            np.random.default_rng([self._seed, self._epoch]).permutation(self._new),
+        )
+        self._epoch += 1
+        for i, count in enumerate(self._each):
+            yield from new[i * self._rows : (i + 1) * self._rows].tolist()
+            yield from self._order[np.arange(turn, turn + count) % len(self._order)].tolist()
+            turn += count

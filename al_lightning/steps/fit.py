@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import Sampler
 
 from al_lightning.callbacks.meter import Meter, Note
 from al_lightning.callbacks.round_plateau import RoundPlateau
@@ -22,7 +21,8 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.durable import read_tensors
 from al_lightning.errors import UnsupportedModel
-from al_lightning.fit_plan import FitPlan, Length, frozen, load
+from al_lightning.fit_dash import DirectionAwareShrink
+from al_lightning.fit_plan import FitPlan, Length, Served, frozen, load
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
@@ -85,14 +85,14 @@ def run_fit(
     pool: PoolDataModule,
     plan: FitPlan,
     length: Length,
+    served: Served,
     *,
+    new: int,
     round: int,
     round_dir: Path,
     seed: int,
     step: int,
     flops: FlopMeter,
-    ids: np.ndarray | None = None,
-    sampler: Sampler[int] | None = None,
     stall: StallDetection | None = None,
     note: Note | None = None,
     moments: Moments | None = None,
@@ -104,16 +104,16 @@ def run_fit(
     Args:
         source: the user's Trainer, or a function that builds one.
         model: changed in place.
-        pool: trains on its labelled part, or on ``ids``.
-        plan: what is frozen, and how the learning rate moves.
+        pool: trains on its labelled part, or on what of it is served.
+        plan: what is frozen, and how the weights and the learning rate move.
         length: of the fit.
+        served: the records of the fit.
+        new: how many of the labelled records are new.
         round: for the ledger.
         round_dir: for checkpoints.
         seed: of torch's, NumPy's and Python's global generators during the fit; restored after.
         step: where the loggers' step axis goes on.
         flops: FLOP measurements, extended.
-        ids: ids to train on; None: all labelled.
-        sampler: of positions in them, for epochs over a part; None: every epoch goes over all.
         stall: watches the fit and may abort it.
         note: told of the work so far, about once a second.
         moments: what the fit before left of its optimisers, if the plan asks for it.
@@ -126,14 +126,13 @@ def run_fit(
         max_epochs=length.epochs,
         step=step,
     )
-    kind = "train" if not plan.freeze else f"train, frozen {','.join(plan.freeze)}"
-    meter, best = Meter(flops, kind, note), _KeepBest()
+    meter, best = Meter(flops, _kind(plan, served), note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
-    # Checkpoints stay last, where Lightning puts them.
-    shape = shaping(plan, moments)
-    trainer.callbacks = [*shape, meter, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
-    pool.train_ids, pool.train_sampler = ids, sampler
+    # Checkpoints stay last, where Lightning puts them; the meter is first, so that what shapes the fit is measured.
+    shape = shaping(plan, served, new=new, moments=moments)
+    trainer.callbacks = [meter, *shape, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
+    pool.train_ids, pool.train_sampler = served
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
             random.seed(seed)
@@ -142,6 +141,7 @@ def run_fit(
             trainer.fit(model, datamodule=pool)
     finally:
         pool.train_ids = pool.train_sampler = None
+    meter.trained += sum(part.records for part in shape if isinstance(part, DirectionAwareShrink))
     stalled = stall.reason if stall else None
     if best.path and stalled is None:
         _load_best(model, best.path)
@@ -155,6 +155,13 @@ def run_fit(
         loop_seconds=meter.train_seconds,
         moments=next((part.kept for part in shape if isinstance(part, KeepMoments)), None),
     )
+
+
+def _kind(plan: FitPlan, served: Served) -> str:
+    """What a training pass of this plan is called where its FLOPs are kept."""
+    more = [f"frozen {','.join(plan.freeze)}"] if plan.freeze else []
+    more += ["distilled"] if plan.distill is not None and served.sampler is not None else []
+    return ", ".join(["train", *more])
 
 
 def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ranks) -> tuple[Entry, ...]:

@@ -48,7 +48,8 @@ class Foresight:
         if "train" not in measured.flops:  # the module's FLOPs are not known, or nothing was trained
             return None
         labelled = history.labelled + size
-        entries = list(measured.fit(self.policy.plan(history), labelled=labelled, new=size, round=round))
+        plan = self.policy.plan(replace(history, labelled=labelled))
+        entries = list(measured.fit(plan, labelled=labelled, new=size, round=round))
         if self.stop_set:
             entries.append(measured.inference("agree", self.stop_set, round=round))
         if not scored:

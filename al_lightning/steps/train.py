@@ -15,7 +15,8 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
 from al_lightning.features.provider import Features
-from al_lightning.fit_plan import FitPlan, Length, apply_start, load, part_of, reinitialise, snapshot, train_ids
+from al_lightning.fit_plan import FitPlan, Length, load, records_of, reinitialise, snapshot
+from al_lightning.fit_start import apply_start
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
@@ -37,20 +38,21 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
     new = len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0))
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(run.pool.labelled), new=new)
-    ids = train_ids(plan.replay, run.pool.labelled, new, generator(run.seed, run.round, "replay"))
+    batch = run.pool.batch_size or 1
+    served = records_of(plan, length, labelled=run.pool.labelled, new=new, batch=batch, seed=run.seed, round=run.round)
     outcome = run_fit(
         run.source,
         run.model,
         run.pool,
         plan,
         length,
+        served,
+        new=new,
         round=run.round,
         round_dir=run.folder / _folder(run, plan),
         seed=seed,
         step=run.saved.meta.get("logged_steps", 0),
         flops=run.flops,
-        ids=ids,
-        sampler=part_of(length, len(run.pool.labelled), new, number(run.seed, run.round, "part")),
         stall=stall,
         note=run.note_in_flight,
         moments=run.read_moments() if plan.moments and plan.start == "previous" else None,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
-from al_lightning.fit_plan import FitPlan, apply_start, frozen, load, reinitialise, snapshot
+from al_lightning.fit_plan import FitPlan, frozen, load, reinitialise, snapshot
+from al_lightning.fit_start import apply_start
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query import Margin, Random
 from al_lightning.round_size import Listed

@@ -109,6 +109,10 @@ CALLBACKS = [
     WarmStart("resume", epochs=1, replay=1.0),
     WarmStart("keep", epochs=1, freeze=("net.0",)),
     WarmStart("keep", epochs=0.5, stable=True),
+    WarmStart("keep", epochs=1, freeze=("net.0",), thaw=2),
+    WarmStart("resume", epochs=1, distill=0.5),
+    WarmStart("fire", epochs=1),
+    WarmStart("dash", epochs=1),
     RoundPlateau("val_acc", patience=2, min_delta=0.7),  # nine validation labels support no less
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),
