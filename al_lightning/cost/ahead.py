@@ -1,10 +1,10 @@
-"""What the next round will cost, by what the rounds before have cost: a budget is kept by not beginning a round."""
+"""What work will cost, by what work has cost: a budget is kept by not beginning a round."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from al_lightning.cost.bill import Line
 from al_lightning.cost.ledger import Entry
@@ -27,6 +27,7 @@ class Measured:
         recipe: the Trainer's own epochs, None where nothing limits them.
         share: of an epoch's records that the Trainer's limits let it train on.
         world: processes.
+        cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
     entries: Sequence[Entry]
@@ -35,6 +36,37 @@ class Measured:
     recipe: int | None
     share: float = 1.0
     world: int = 1
+    cautious: bool = True
+    _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def assumed(
+        cls,
+        *,
+        train: tuple[float, float],
+        forward: tuple[float, float],
+        epochs: int,
+        validated_per_epoch: int = 0,
+        validated_per_fit: int = 0,
+    ) -> Measured:
+        """What would have been measured, before anything was.
+
+        Args:
+            train: FLOPs and seconds of a record's forward and backward pass.
+            forward: those of inferring it.
+            epochs: of the recipe.
+            validated_per_epoch: records that are validated in every epoch.
+            validated_per_fit: records that are validated in every fit besides.
+        """
+        one = {"train": train, "agree": forward}  # agreement takes one pass, however many a score takes
+        entries = [Entry(phase=p, round=0, records=1, flops=cost[0], seconds=cost[1]) for p, cost in one.items()]
+        trained = {0: 1, -1: epochs}
+        for round, count in trained.items():
+            if n := validated_per_fit + count * validated_per_epoch:
+                cost = {"flops": n * forward[0], "seconds": n * forward[1]}
+                entries.append(Entry(phase="validate", round=round, records=n, **cost))
+        flops = {"train": train[0], "forward": forward[0]}
+        return cls(entries=entries, flops=flops, epochs=trained, recipe=epochs, cautious=False)
 
     def line(self, phases: Sequence[str], round: int | None = None) -> Line:
         """All work of these phases, or that of one round."""
@@ -46,11 +78,17 @@ class Measured:
 
     def pace(self, phases: Sequence[str], otherwise: float) -> float:
         """Seconds per record in the last round that had such work."""
-        rounds = [e.round for e in self.entries if e.phase in phases and e.records]
-        if not rounds:
-            return otherwise
-        last = self.line(phases, max(rounds))
-        return last.seconds / last.records
+        if phases not in self._paces:
+            rounds = [e.round for e in self.entries if e.phase in phases and e.records]
+            last = self.line(phases, max(rounds)) if rounds else None
+            self._paces[phases] = last.seconds / last.records if last else None
+        known = self._paces[phases]
+        return otherwise if known is None else known
+
+    @property
+    def slack(self) -> float:
+        """Factor of seconds."""
+        return SLACK if self.cautious else 1.0
 
     @property
     def forward(self) -> float:
@@ -73,7 +111,7 @@ class Measured:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share)
-        pace = SLACK * self.pace(("train",), 0.0)
+        pace = self.slack * self.pace(("train",), 0.0)
         yield Entry(
             phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace
         )
@@ -81,18 +119,22 @@ class Measured:
         past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
         if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
             flops = checked * self.flops.get("validate", self.forward)
-            seconds = checked * SLACK * self.pace(("validate",), pace)
+            seconds = checked * self.slack * self.pace(("validate",), pace)
             yield Entry(phase="validate", round=round, records=checked, flops=flops, seconds=seconds)
 
     def inference(self, phase: str, records: int, *, passes: int = 1, round: int) -> Entry:
         """Scoring, or the stop set."""
-        pace = SLACK * self.pace(_PASSES, self.pace(("validate",), self.pace(("train",), 0.0)))
-        flops = records * passes * self.forward
-        return Entry(phase=phase, round=round, records=records, flops=flops, seconds=records * passes * pace)
+        other = passes * self.pace(_PASSES, self.pace(("validate",), self.pace(("train",), 0.0)))
+        seconds = self.slack * records * self.pace((phase,), other)  # where it was done before, all passes are in it
+        return Entry(phase=phase, round=round, records=records, flops=records * passes * self.forward, seconds=seconds)
 
     def beside(self, round: int) -> Entry:
-        """Neighbours, clusters and the choice itself: as much as in the round that had most of it, and a half more."""
-        rounds = {e.round for e in self.entries if e.phase in _BESIDE}
-        lines = [self.line(_BESIDE, r) for r in rounds]
+        """Neighbours, clusters and the choice itself: as much as in the round that had most of it, and a half more.
+
+        Where that much is not to be kept, as much as in the last round.
+        """
+        rounds = sorted({e.round for e in self.entries if e.phase in _BESIDE})
+        lines = [self.line(_BESIDE, r) for r in (rounds if self.cautious else rounds[-1:])]
         flops, seconds = (max((getattr(x, name) for x in lines), default=0.0) for name in ("flops", "seconds"))
-        return Entry(phase="select", round=round, flops=1.5 * flops, seconds=1.5 * seconds)
+        more = 1.5 if self.cautious else 1.0
+        return Entry(phase="select", round=round, flops=more * flops, seconds=more * seconds)

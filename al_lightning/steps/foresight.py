@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from al_lightning.candidates.base import CandidateSelector
+from al_lightning.candidates.base import CandidateSelector, to_infer
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.ledger import Entry
@@ -66,11 +65,8 @@ class Foresight:
         unlabelled, before = len(run.pool.unlabelled), [r.candidates for r in run.saved.rounds if r.round > 1]
         if before:
             return min(unlabelled, max(before))
-        count = max(size, math.ceil(getattr(self.candidates, "share", 1.0) * unlabelled))
-        spend, price = getattr(self.candidates, "spend", None), run.score_cost
-        if spend is not None and price:
-            count = min(count, max(size, int(spend * size / (price * self.query.passes))))
-        return min(unlabelled, count)
+        price = None if run.score_cost is None else run.score_cost * self.query.passes
+        return to_infer(self.candidates, unlabelled=unlabelled, size=size, price=price)
 
     def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
         before, round = run.saved.rounds[-1].labelled, run.round
