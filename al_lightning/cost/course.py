@@ -63,7 +63,8 @@ class Course:
     ) -> Iterator[RoundAhead]:
         """The rounds still to come, as :class:`~al_lightning.learner.ActiveLearner` would run them.
 
-        A warm start with a gate is taken to be let in. Rules that stop by what is learnt are not foreseen.
+        Metrics and agreement are taken to stay as they are. Rules that stop by what is learnt are not foreseen, and
+        before anything is known, a warm start with a gate is taken to be let in.
 
         Args:
             history: after a fit, or before everything.
@@ -113,7 +114,9 @@ class Course:
     def _trained(
         self, history: History, size: int, fit: list[Entry], reference: Callable[[int], Line | None]
     ) -> History:
-        record = RoundRecord(round=history.round, labelled=history.labelled, queried=size, agreement=1.0)
+        nothing = RoundRecord(round=0, labelled=0, queried=0, agreement=1.0)
+        last = history.rounds[-1] if history.rounds else nothing
+        record = replace(last, round=history.round, labelled=history.labelled, queried=size)
         bill = history.bill.plus(fit, reference=reference(history.labelled))
         return replace(history, rounds=(*history.rounds, record), bill=bill)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
 from al_lightning.features.provider import Features
@@ -70,6 +72,7 @@ def keep(
     outcome: Outcome,
     *,
     step: str,
+    forecast: Callable[[RoundRecord, Bill], dict[str, float]],
     reports: Callable[[History], Mapping[str, float]] | None = None,
 ) -> RoundRecord:
     """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it, with what ``reports`` adds."""
@@ -100,6 +103,8 @@ def keep(
         final=plan.final,
         cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
     )
+    run.saved.meta["train_rate"] = rate
+    record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
     run.commit(step, record=record, files=files, meta=meta)
     more = reports(run.history) if reports and outcome.trainer.loggers else None
     log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer), more)
