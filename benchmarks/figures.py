@@ -121,7 +121,9 @@ def main() -> None:
     rows = figures()
     one, two, three, four = (ends(rows, figure) for figure in (1, 2, 3, 4))
     claims = [
-        claim("figure_1_ratio_10k_over_50k", total(one["rounds of 10,000"]) / total(one["rounds of 50,000"]), ">=", 4.2),
+        claim(
+            "figure_1_ratio_10k_over_50k", total(one["rounds of 10,000"]) / total(one["rounds of 50,000"]), ">=", 4.2
+        ),
         claim(
             "figure_2_final_ratio",
             two["cleared every round"]["train"] / two["resumed on new data"]["train"],

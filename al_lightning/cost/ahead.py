@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from al_lightning.cost.bill import Line
@@ -27,6 +27,8 @@ class Measured:
         recipe: the Trainer's own epochs, None where nothing limits them.
         share: of an epoch's records that the Trainer's limits let it train on.
         world: processes.
+        paces: seconds that a ``step`` of a training takes, an ``epoch`` beside its steps and a ``fit`` beside its
+            loop, and the records of a ``batch``; empty: by the record, as in the last round.
         cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
@@ -36,6 +38,7 @@ class Measured:
     recipe: int | None
     share: float = 1.0
     world: int = 1
+    paces: Mapping[str, float] = field(default_factory=dict)
     cautious: bool = True
     _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -112,9 +115,11 @@ class Measured:
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share)
         pace = self.slack * self.pace(("train",), 0.0)
-        yield Entry(
-            phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace
-        )
+        seconds = records * pace
+        if self.paces and not self.cautious:
+            steps = epochs * math.ceil(records / epochs / self.paces["batch"])
+            seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
+        yield Entry(phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=seconds)
         # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
         past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
         if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
@@ -128,13 +133,27 @@ class Measured:
         seconds = self.slack * records * self.pace((phase,), other)  # where it was done before, all passes are in it
         return Entry(phase=phase, round=round, records=records, flops=records * passes * self.forward, seconds=seconds)
 
-    def beside(self, round: int) -> Entry:
-        """Neighbours, clusters and the choice itself: as much as in the round that had most of it, and a half more.
+    def beside(self, round: int, labelled: Mapping[int, int] | None = None) -> Entry:
+        """Neighbours, clusters and the choice itself.
 
-        Where that much is not to be kept, as much as in the last round.
+        To be kept: as much as in the round that had most of it, and a half more. Expected: distances as in the last
+        round, by the labels since; what a run makes once (clusters, projections) not again.
+
+        Args:
+            round: for the ledger.
+            labelled: records with a label in each round so far and in this one, where it is to be expected.
         """
-        rounds = sorted({e.round for e in self.entries if e.phase in _BESIDE})
-        lines = [self.line(_BESIDE, r) for r in (rounds if self.cautious else rounds[-1:])]
+        if labelled is not None and not self.cautious:
+            return self._expected_beside(round, labelled)
+        lines = [self.line(_BESIDE, r) for r in {e.round for e in self.entries if e.phase in _BESIDE}]
         flops, seconds = (max((getattr(x, name) for x in lines), default=0.0) for name in ("flops", "seconds"))
-        more = 1.5 if self.cautious else 1.0
-        return Entry(phase="select", round=round, flops=more * flops, seconds=more * seconds)
+        return Entry(phase="select", round=round, flops=1.5 * flops, seconds=1.5 * seconds)
+
+    def _expected_beside(self, round: int, labelled: Mapping[int, int]) -> Entry:
+        flops = seconds = 0.0
+        for phase in ("neighbours", "select"):
+            last = next((e for e in reversed(self.entries) if e.phase == phase), None)
+            if last is not None and last.round in labelled:
+                growth = labelled[round] / labelled[last.round] if phase == "neighbours" else 1.0
+                flops, seconds = flops + growth * last.flops, seconds + growth * last.seconds
+        return Entry(phase="select", round=round, flops=flops, seconds=seconds)

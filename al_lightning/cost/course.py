@@ -94,7 +94,7 @@ class Course:
         price = measured.forward * self.passes / (train * recipe) if train and recipe else None
         inferred = to_infer(self.candidates, unlabelled=history.unlabelled, size=size, price=price, turn=turn)
         score = measured.inference("score", inferred, passes=self.passes, round=history.round)
-        beside = measured.beside(history.round)
+        beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
         return [score, beside] if beside.flops or beside.seconds else [score]
 
     def _fit(self, plan: FitPlan, history: History, measured: Measured, new: int) -> list[Entry]:

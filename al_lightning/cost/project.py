@@ -28,7 +28,10 @@ class Assumption(NamedTuple):
 
 
 _DEFAULTS = {
-    "prices.label": ("USD a label", "three answers of 0.012, SageMaker Ground Truth's price for classifying with MTurk"),
+    "prices.label": (
+        "USD a label",
+        "three answers of 0.012, SageMaker Ground Truth's price for classifying with MTurk",
+    ),
     "prices.hour": ("USD an hour", "AWS on demand, g4dn.xlarge: one NVIDIA T4"),
     "flops_per_second": ("FLOP/s", "40 % of the 8.1 TFLOP/s of an NVIDIA T4 in single precision (data sheet); a guess"),
     "storage": ("USD a gigabyte and month", "AWS S3 Standard, us-east-1"),

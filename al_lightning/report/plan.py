@@ -65,7 +65,9 @@ def _ways(planned: Planned, currency: str) -> Table:
     if not verdict.changes:
         caption = f"Cheapest: {verdict.choice}, whatever a label or an hour costs."
     title = f"Ways to a model as good as {planned.project.labels:,} labels make in {REFERENCE_ROUNDS} ordinary rounds"
-    table = _table(title, ("way", "rounds", "labels", "hours", "ρ", f"labels {currency}", "compute", "other", "all"), caption)
+    table = _table(
+        title, ("way", "rounds", "labels", "hours", "ρ", f"labels {currency}", "compute", "other", "all"), caption
+    )
     for name, plan in verdict.plans.items():
         if plan is None:
             table.add_row(name, *["–"] * 7, "pool too small")
@@ -90,7 +92,18 @@ def _money(money: float) -> str:
 
 
 def _rounds(plan: Plan, title: str, currency: str) -> Table:
-    columns = ("round", "labels", "labelled", "inferred", "trained", "FLOPs", "hours", f"labels {currency}", "compute", "all")
+    columns = (
+        "round",
+        "labels",
+        "labelled",
+        "inferred",
+        "trained",
+        "FLOPs",
+        "hours",
+        f"labels {currency}",
+        "compute",
+        "all",
+    )
     table = _table(title[0].upper() + title[1:], columns)
     cut = len(plan.rounds) > MOST_LINES
     shown = [*plan.rounds[: MOST_LINES // 2], None, *plan.rounds[-MOST_LINES // 2 :]] if cut else plan.rounds

@@ -83,7 +83,8 @@ def keep(
         files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
-    meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
+    meta: dict[str, Any] = {"pace": _pace(run, outcome)}
+    meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
     coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)
     record = RoundRecord(
@@ -103,7 +104,7 @@ def keep(
         final=plan.final,
         cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
     )
-    run.saved.meta["train_rate"] = rate
+    run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
     record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
     run.commit(step, record=record, files=files, meta=meta)
     more = reports(run.history) if reports and outcome.trainer.loggers else None
@@ -118,6 +119,14 @@ def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
         return before  # the reference trains everything
     records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
     return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
+
+
+def _pace(run: Run, outcome: Outcome) -> dict[str, float]:
+    """Seconds of a step, of what comes once an epoch, and of all that a fit takes beside its loop."""
+    whole = sum(entry.seconds for entry in outcome.entries if entry.phase == "train")
+    if not outcome.pace:
+        return {}
+    return {**outcome.pace, "batch": outcome.pace["batch"] * run.ranks.world, "fit": whole - outcome.loop_seconds}
 
 
 def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
