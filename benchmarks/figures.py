@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from al_lightning import WarmStart
 from al_lightning.cost.architectures import architecture
-from al_lightning.cost.planner import Plan, Way, plan
+from al_lightning.cost.planner import Way, plan
 from al_lightning.cost.project import Project
 from benchmarks.common import claim, write_results
 

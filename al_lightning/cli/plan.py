@@ -183,7 +183,8 @@ def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...]]:
     if cfg.architecture is not None:
         known = architecture(cfg.architecture)
         forward, train = known.forward, known.train
-        about = f"{cfg.architecture}: {forward:.3g} FLOPs to infer {known.record} ({known.source}), 3 times as many to train"
+        flops = f"{forward:.3g} FLOPs to infer {known.record}, {train:.3g} to train"
+        about = f"{cfg.architecture}: {flops} ({known.source})"
     else:
         forward, train = cfg.forward, cfg.train
         about = "forward and train: as given" if train else "forward: as given; train: 3 times as much, an assumption"

@@ -47,8 +47,8 @@ ARCHITECTURES = {
     "bert_base": Architecture(
         forward=22.4e9,
         record="128 tokens",
-        source="Devlin et al., 2019, arXiv:1810.04805: 12 layers of width 768, each 12 x 768² multiply-adds a token and "
-        "2 x 768 more per token attended to",
+        source="Devlin et al., 2019, arXiv:1810.04805: 12 layers of width 768, each 12 x 768² multiply-adds a token "
+        "and 2 x 768 more per token attended to",
     ),
     "bidaf": Architecture(
         forward=0.52e9,
@@ -68,7 +68,7 @@ def architecture(name: str) -> Architecture:
     """
     if name not in ARCHITECTURES:
         raise ActiveLearningError(
-            f"architecture={name!r}: allowed are {', '.join(ARCHITECTURES)}. Of any other model give forward= and train= "
+            f"architecture={name!r}: allowed are {', '.join(ARCHITECTURES)}. Of another model give forward= and train= "
             "in FLOPs a record, or leave all three out and have your model and one batch of your data measured."
         )
     return ARCHITECTURES[name]

@@ -1,4 +1,4 @@
-"""Is active learning worth it here? Four ways to the same model, the money for each, and what would change the answer."""
+"""Is active learning worth it here? Four ways to one model, the money for each, and what would change the answer."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _changes(
 
 
 def _edge(choose: Callable[[float], str], inside: float, outside: float) -> tuple[float, str] | None:
-    """The first value on the way to another one at which the choice is another, and that choice; None if there is none."""
+    """The first value on the way to another one at which the choice is another, and that choice; None without one."""
     now, steps = choose(inside), 24
     ratio = (outside / inside) ** (1 / steps)
     for _ in range(steps):

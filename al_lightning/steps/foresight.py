@@ -16,7 +16,6 @@ from al_lightning.query.base import Strategy
 from al_lightning.run import Run
 from al_lightning.stop.base import StoppingRule, alternatives, every_rule
 
-
 LONGEST = 500
 """Rounds that are foreseen; a run of more has no end in sight."""
 
