@@ -98,7 +98,7 @@ def frugal_worth(efficiency: Efficiency) -> dict[str, float]:
 
 def against_grid() -> list[Row]:
     """The optimiser beside brute force, over models, prices and ways."""
-    growths = (1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2)
+    growths = (1, 1.02, 1.04, 1.06, 1.08, 1.1, 1.13, 1.16, 1.2, 1.25, 1.3, 1.4, 1.5, 1.6, 1.75, 1.9, 2)
     grid = [(n, g) for n in range(1, 51) for g in growths if (n > 1 or g == 1) and growing(n, g)[0] >= LEAST_FIRST]
     rows = []
     for name, pool, labels, epochs in (("resnet152", 1_200_000, 200_000, 90), ("bidaf", 87_599, 20_000, 12)):

@@ -177,11 +177,11 @@ def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...]]:
         own["flops_per_second"] = cfg.flops_per_second
     if cfg.architecture is None and cfg.forward is None:
         return _measured(cfg, own)
+    known = None if cfg.architecture is None else architecture(cfg.architecture)
     missing = [name for name in ("pool", "epochs") if cfg[name] is None]
     if missing:
         raise BadProject(f"{' and '.join(missing)} missing: without your data and Trainer they are not known.")
-    if cfg.architecture is not None:
-        known = architecture(cfg.architecture)
+    if known is not None:
         forward, train = known.forward, known.train
         flops = f"{forward:.3g} FLOPs to infer {known.record}, {train:.3g} to train"
         about = f"{cfg.architecture}: {flops} ({known.source})"
@@ -237,7 +237,7 @@ def _given(node: DictConfig) -> dict[str, Any]:
 
 def _command(overrides: Sequence[str], cfg: DictConfig, chosen: Schedule) -> str:
     """The command that runs the schedule, with what of the overrides a run understands."""
-    known = compose("run", [])
+    known = {*compose("run", []), "experiment"}
     taken = ("labels", "round_size", "prices")
     kept = [o for o in overrides if (key := o.lstrip("+~").split("=")[0].split(".")[0]) in known and key not in taken]
     sizes = ",".join(str(size) for size in chosen.way.sizes)

@@ -119,10 +119,10 @@ class Project:
                 continue
             if not _number(value) or not 0 < value < math.inf:
                 yield f"{name}={value!r}: a number above 0."
-            if value < 1000:
+            if value < 100:
                 yield (
                     f"{name}={value:g}: that is in plain FLOP{'/s' if 'second' in name else 's a record'}, "
-                    f"not in GFLOP or TFLOP; 11.5 GFLOP are 11.5e9. Allowed: 1,000 or more."
+                    f"not in GFLOP or TFLOP; 11.5 GFLOP are 11.5e9. Allowed: 100 or more."
                 )
         for name in ("inference_discount", "control"):
             value = getattr(self, name)

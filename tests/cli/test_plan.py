@@ -28,9 +28,7 @@ def planned(capsys, *arguments):
 def test_before_there_is_code(capsys):
     found = planned(capsys, *IMAGENET, "rounds=20", "staleness=0")
     ordinary = found["verdict"]["money"]["ordinary active learning"]
-    assert ordinary == pytest.approx(
-        7818, rel=0.001
-    )  # 13.5 EFLOP at 3.2 TFLOP/s and 0.526 USD, 200,000 labels at 0.036
+    assert ordinary == pytest.approx(7818, rel=0.001)  # 13.5 EFLOP, 200,000 labels
     assert found["plan"]["sizes"] == [10_000] * 20
     assert found["plan"]["flops"] == pytest.approx(13.53e18, rel=0.001)
     assert {a["name"] for a in found["assumptions"]} == {"prices.label", "prices.hour", "flops_per_second"}
@@ -38,7 +36,7 @@ def test_before_there_is_code(capsys):
 
 def test_the_run_as_it_would_be_made_and_the_command_for_it(capsys):
     found = planned(capsys, "rounds=3", "prices.label=0.5", "trainer.max_epochs=6")
-    assert [r["trained"] for r in found["plan"]["rounds"]][0] > 0
+    assert next(r["trained"] for r in found["plan"]["rounds"]) > 0
     verb = shlex.split(found["run"])
     assert verb[:2] == ["al-lightning", "run"]
     register_resolvers()
@@ -61,7 +59,7 @@ def test_the_tables(capsys):
         "torchvision",
         "compute EUR",
     ):
-        assert said in out or said == "compute EUR"
+        assert said in out
     assert "labels EUR" in out
     assert "al-lightning run experiment=ordinary" in out
 
