@@ -262,7 +262,7 @@ def costs(rows: Sequence[Row], name: str, regime: float) -> dict[tuple[str, int,
 
 def worst_schedule(rows: Sequence[Row]) -> tuple[float, list[Row]]:
     """Planned / best of the eight, at its worst, and every comparison."""
-    table = []
+    table: list[Row] = []
     for name in RUN_ROUNDS:
         for regime, (rounds, growth) in planned_shapes(name).items():
             found = costs(rows, name, regime)

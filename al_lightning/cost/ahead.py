@@ -120,12 +120,19 @@ class Measured:
             steps = epochs * math.ceil(records / epochs / self.paces["batch"])
             seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
         yield Entry(phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=seconds)
-        # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
-        past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
-        if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
+        if checked := self._validated(epochs):
             flops = checked * self.flops.get("validate", self.forward)
             seconds = checked * self.slack * self.pace(("validate",), pace)
             yield Entry(phase="validate", round=round, records=checked, flops=flops, seconds=seconds)
+
+    def _validated(self, epochs: int) -> int:
+        """Records that a fit of so many epochs validates."""
+        past = [(max(1, e), n) for r, e in self.epochs.items() if (n := self.line(("validate",), r).records)]
+        (short, few), (long, many) = min(past, default=(0, 0)), max(past, default=(0, 0))
+        if not self.cautious and short < long:
+            return round(few + (many - few) * (epochs - short) / (long - short))
+        # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
+        return math.ceil(min((n * max(1.0, epochs / e) for e, n in past), default=0.0))
 
     def inference(self, phase: str, records: int, *, passes: int = 1, round: int) -> Entry:
         """Scoring, or the stop set."""

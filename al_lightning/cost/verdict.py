@@ -75,7 +75,7 @@ def _plans(project: Project, way: Way, efficiency: Efficiency) -> tuple[dict[str
         found = None
     if found is not None and found.rounds == 1:
         found = None  # that is random labels
-    return {**plans, THIS: found and found.plan}, found
+    return {**plans, THIS: _plan(found)}, found
 
 
 def _fixed(project: Project, efficiency: Efficiency) -> dict[str, Plan | None]:
@@ -84,9 +84,13 @@ def _fixed(project: Project, efficiency: Efficiency) -> dict[str, Plan | None]:
     by_rounds = schedule(project, ordinary, efficiency, min(REFERENCE_ROUNDS, project.labels))
     return {
         EVERYTHING: label_everything(project),
-        RANDOM: at_random and at_random.plan,
-        ORDINARY: by_rounds and by_rounds.plan,
+        RANDOM: _plan(at_random),
+        ORDINARY: _plan(by_rounds),
     }
+
+
+def _plan(found: Schedule | None) -> Plan | None:
+    return None if found is None else found.plan
 
 
 def _cheapest(plans: dict[str, Plan | None], label: float = 1.0, hour: float = 1.0) -> str:
@@ -114,7 +118,7 @@ def _changes(
     def by_worth(random: float) -> str:
         otherwise = replace(efficiency, random=min(1.0, random))
         same = found and schedule(project, way, otherwise, found.rounds, found.growth)
-        return _cheapest({**_fixed(project, otherwise), THIS: same and same.plan})
+        return _cheapest({**_fixed(project, otherwise), THIS: _plan(same)})
 
     for end, side in ((1.0, "or more"), (0.05, "or less")):
         if (edge := _edge(by_worth, efficiency.random, end)) is not None:

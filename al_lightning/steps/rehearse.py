@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
+from torch import Tensor
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import PoolError
@@ -124,5 +125,5 @@ def _records(fit: Outcome, phase: str) -> int:
     return sum(entry.records for entry in fit.entries if entry.phase == phase)
 
 
-def _first_logit(outputs: Outputs) -> dict[str, object]:
+def _first_logit(outputs: Outputs) -> dict[str, Tensor]:
     return {"logit": outputs.logits.flatten(1)[:, 0] if outputs.logits.ndim > 1 else outputs.logits}

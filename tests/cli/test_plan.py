@@ -57,7 +57,6 @@ def test_the_tables(capsys):
         "pays while",
         "a default: ",
         "torchvision",
-        "compute EUR",
     ):
         assert said in out
     assert "labels EUR" in out
