@@ -46,6 +46,8 @@ class RoundRecord:
         stale: records of that query picked by an earlier round's score.
         final: whether this is the consolidating fit at the end.
         cost: FLOPs, seconds and money spent up to and including this fit.
+        forecast: labels bought, FLOPs, seconds, money and rho at the run's end, foreseen after this fit from measured
+            costs; empty where that cannot be foreseen. The first round's is the plan that later ones are held against.
     """
 
     round: int
@@ -63,6 +65,7 @@ class RoundRecord:
     stale: int = 0
     final: bool = False
     cost: dict[str, float] = field(default_factory=dict)
+    forecast: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON-able data; ``RoundRecord(**data)`` reads it back."""

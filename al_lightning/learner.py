@@ -18,6 +18,7 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
@@ -180,7 +181,7 @@ class ActiveLearner:
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
             return
-        record = keep(run, plan, outcome, step="decide", reports=self._reports)
+        record = keep(run, plan, outcome, step="decide", forecast=self._forecast(run), reports=self._reports)
         if self.on_round is not None:
             self.on_round(record, run.model)
 
@@ -209,7 +210,7 @@ class ActiveLearner:
             run.commit("done", reasons=(cut,))
             return
         outcome = train(run, cut, stall=None)
-        record = keep(run, cut, outcome, step="done", reports=self._reports)
+        record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
         if self.on_round is not None:
             self.on_round(record, run.model)
 
@@ -357,9 +358,16 @@ class ActiveLearner:
     def _reason(self, history: History) -> Reason | None:
         return next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
 
+    def _forecast(self, run: Run) -> Callable[[RoundRecord, Bill], dict[str, float]]:
+        return lambda record, bill: self._foresight.forecast(run, record, bill, self._size)
+
     def _reports(self, history: History) -> dict[str, float]:
         rules = [rule for rule in every_rule(self.stop) if hasattr(rule, "report")]
-        return {f"forecast_{name}": value for rule in rules for name, value in rule.report(history).items()}
+        planned = history.rounds[0].forecast if history.rounds else {}
+        return {
+            **{f"planned_{name}": value for name, value in planned.items()},
+            **{f"forecast_{name}": value for rule in rules for name, value in rule.report(history).items()},
+        }
 
     def _size(self, history: History) -> int:
         size = min(self.round_size(history), history.unlabelled)

@@ -227,7 +227,19 @@ class Run:
         labels, recipe = len(self.pool.labelled), self.recipe_epochs
         records = self._recipe(labels) if labels and recipe else None
         share = 1.0 if records is None or recipe is None else records / (labels * recipe)
-        return Measured(entries=entries, flops=flops, epochs=epochs, recipe=recipe, share=share, world=self.ranks.world)
+        return Measured(
+            entries=entries,
+            flops=flops,
+            epochs=epochs,
+            recipe=recipe,
+            share=share,
+            world=self.ranks.world,
+            paces=self.saved.meta.get("pace", {}),
+        )
+
+    def reference(self, labels: int) -> Line | None:
+        """One training on so many labels with the declared recipe, as measured; None while unknown."""
+        return self._reference(self.saved.meta.get("train_rate"), labels - len(self.pool.labelled))
 
     def bill_after(self, entries: Iterable[Entry], labels: int) -> Bill:
         """The bill as it would be with more work and more labels at one price unit each; the same on every rank."""

@@ -10,7 +10,10 @@ from al_lightning.history import RoundRecord
 
 
 def round_metrics(record: RoundRecord) -> dict[str, float]:
-    """A round as flat metrics: ``al/labels`` is what the others are drawn against."""
+    """A round as flat metrics: ``al/labels`` is what the others are drawn against.
+
+    ``al/forecast_money`` and its like are what the run is foreseen to have cost at its end.
+    """
     metrics: dict[str, float] = {
         "al/labels": record.labelled,
         "al/round": record.round,
@@ -19,6 +22,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         "al/epochs": record.epochs,
         "al/attempts": record.attempts,
         **{f"al/{name}": value for name, value in record.cost.items()},
+        **{f"al/forecast_{name}": value for name, value in record.forecast.items()},
         **{f"al/{name}": value for name, value in record.metrics.items()},
     }
     for name in ("agreement", "uncertainty", "coverage"):

@@ -29,6 +29,7 @@ class Meter(Callback):
         validated: records that went through validation on this rank.
         epochs: epochs finished.
         train_seconds: seconds inside the training loop, validation excluded.
+        batch: records of the largest batch.
         validate_seconds: seconds inside validation.
     """
 
@@ -38,6 +39,9 @@ class Meter(Callback):
         self.flops, self.kind, self._note = flops, kind, note
         self.trained = self.validated = self.epochs = 0
         self.train_seconds = self.validate_seconds = 0.0
+        self.batch = self._batches = self._steps = 0
+        self._step_seconds = self._first_seconds = 0.0
+        self._last: float | None = None
         self._train_began: float | None = None
         self._noted = self._began = time.perf_counter()
         self._validate_began = 0.0
@@ -57,8 +61,10 @@ class Meter(Callback):
         records = batch_length(batch)
         self.trained += records
         self.flops.stop(self.kind, records)
+        now = time.perf_counter()
+        self._time_step(records, now)
         if self._note is not None and since(self._noted) >= NOTE_SECONDS:
-            self._noted, trained = time.perf_counter(), self.trained * trainer.world_size
+            self._noted, trained = now, self.trained * trainer.world_size
             self._note(trained, self.flops.flops(self.kind, trained), since(self._began))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,6 +74,26 @@ class Meter(Callback):
         if self._train_began is not None:
             validated = self.validate_seconds - self._validated_before
             self.train_seconds = max(0.0, since(self._train_began) - validated)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = None
+
+    def _time_step(self, records: int, now: float) -> None:
+        self.batch, self._batches = max(self.batch, records), self._batches + 1
+        if self._batches == 1 and self._train_began is not None:  # FLOPs may have been counted in it, which takes time
+            self._first_seconds = now - self._train_began
+        elif self._last is not None:
+            self._steps, self._step_seconds = self._steps + 1, self._step_seconds + now - self._last
+        self._last = now
+
+    @property
+    def pace(self) -> dict[str, float]:
+        """Seconds of a ``step`` within an epoch, and of what comes once an ``epoch``; empty after one step."""
+        if not self._steps:
+            return {}
+        step = self._step_seconds / self._steps
+        beside = self.train_seconds - self._first_seconds - step * (self._batches - 1)
+        return {"step": step, "epoch": max(0.0, beside) / max(1, self.epochs), "batch": self.batch}
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validate_began = time.perf_counter()
@@ -97,6 +123,7 @@ class Meter(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validate_seconds += since(self._validate_began)
+        self._last = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.flops.cancel()

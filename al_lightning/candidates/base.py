@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -25,6 +26,26 @@ def check_share(share: float, who: str) -> None:
         raise ValueError(
             f"{who}(share={share}): share is a fraction of the unlabelled records, allowed: 0 < share <= 1."
         )
+
+
+def to_infer(selector: CandidateSelector, *, unlabelled: int, size: int, price: float | None, turn: int = 0) -> int:
+    """How many records a selector will have inferred for a query, from counts alone; at most, where ids decide too.
+
+    Args:
+        selector: its ``share``, ``spend`` and ``k`` are read, where it has them.
+        unlabelled: records that could be inferred.
+        size: of the query.
+        price: compute of inferring one record / compute of the recipe for one label; None while unknown.
+        turn: queries it has proposed candidates for before.
+    """
+    if turn % getattr(selector, "k", 1):
+        return 0
+    inner = getattr(selector, "selector", selector)
+    count = max(size, math.ceil(getattr(inner, "share", 1.0) * unlabelled))
+    spend = getattr(inner, "spend", None)
+    if spend is not None and price:
+        count = min(count, max(size, int(spend * size / price)))
+    return min(unlabelled, count)
 
 
 class CandidateSelector(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
 from al_lightning.cli.check import BadOption, check
+from al_lightning.cli.paths import config_dir
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
@@ -46,6 +48,20 @@ def folder_name(overrides: str) -> str:
 def register_resolvers() -> None:
     """Make ``${folder_name:...}`` known to configuration files."""
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose a configuration of ``conf/``.
+
+    Args:
+        name: of the file.
+        overrides: as on the command line.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        return hydra_compose(name, list(overrides))
 
 
 def part(cfg: DictConfig, name: str, **extra: Any) -> Any:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-VERBS = ("run", "compare", "status", "label", "approve", "export")
+VERBS = ("run", "compare", "plan", "status", "label", "approve", "export")
 USAGE = """\
 usage: al-lightning VERB [option=value ...]
 
 verbs:
   run       one active-learning run; with -m and several values of an option, a sweep
   compare   the same labels, model and recipe in several ways, as a table and curves
+  plan      what a run would cost, its cheapest rounds, and whether active learning is worth it
   status    where a run stands, and what it waits for
   label     bring a file of answers into a run, without training
   approve   let a query that waits for approval go out
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from al_lightning.cli.compare import compare
 
             return compare(rest)
+        if verb == "plan":
+            from al_lightning.cli.plan import plan
+
+            return plan(rest)
         from al_lightning.cli.people import people
 
         return people(verb, rest)

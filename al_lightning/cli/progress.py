@@ -21,10 +21,10 @@ class RoundsBar:
 
     def __init__(self, console: Console, runs: int = 1) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[unit]}", table_column=Column(no_wrap=True)),
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             console=console,
@@ -50,7 +50,7 @@ class RoundsBar:
     def update(self, record: RoundRecord, target: int | None = None) -> None:
         """Show a round."""
         metrics = {name: value for name, value in record.metrics.items() if "loss" not in name} or record.metrics
-        note = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        note = "  ".join([*(f"{name} {value:.3f}" for name, value in metrics.items()), *_against_plan(record)])
         total = None if target is None else float(max(target, record.labelled))
         self._progress.update(self._one, completed=record.labelled, total=total, note=note)
 
@@ -58,3 +58,13 @@ class RoundsBar:
         """Count a run."""
         if self._all is not None:
             self._progress.advance(self._all)
+
+
+def _against_plan(record: RoundRecord) -> list[str]:
+    """What is spent, of what the run is foreseen to have spent at its end."""
+    signs = {"rho": "ρ ", "money": ""}
+    return [
+        f"{sign}{record.cost[name]:.2f} of {record.forecast[name]:.2f}"
+        for name, sign in signs.items()
+        if name in record.cost and name in record.forecast
+    ]

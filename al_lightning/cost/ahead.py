@@ -1,10 +1,10 @@
-"""What the next round will cost, by what the rounds before have cost: a budget is kept by not beginning a round."""
+"""What work will cost, by what work has cost: a budget is kept by not beginning a round."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from al_lightning.cost.bill import Line
 from al_lightning.cost.ledger import Entry
@@ -27,6 +27,9 @@ class Measured:
         recipe: the Trainer's own epochs, None where nothing limits them.
         share: of an epoch's records that the Trainer's limits let it train on.
         world: processes.
+        paces: seconds that a ``step`` of a training takes, an ``epoch`` beside its steps and a ``fit`` beside its
+            loop, and the records of a ``batch``; empty: by the record, as in the last round.
+        cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
     entries: Sequence[Entry]
@@ -35,6 +38,38 @@ class Measured:
     recipe: int | None
     share: float = 1.0
     world: int = 1
+    paces: Mapping[str, float] = field(default_factory=dict)
+    cautious: bool = True
+    _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def assumed(
+        cls,
+        *,
+        train: tuple[float, float],
+        forward: tuple[float, float],
+        epochs: int,
+        validated_per_epoch: int = 0,
+        validated_per_fit: int = 0,
+    ) -> Measured:
+        """What would have been measured, before anything was.
+
+        Args:
+            train: FLOPs and seconds of a record's forward and backward pass.
+            forward: those of inferring it.
+            epochs: of the recipe.
+            validated_per_epoch: records that are validated in every epoch.
+            validated_per_fit: records that are validated in every fit besides.
+        """
+        one = {"train": train, "agree": forward}  # agreement takes one pass, however many a score takes
+        entries = [Entry(phase=p, round=0, records=1, flops=cost[0], seconds=cost[1]) for p, cost in one.items()]
+        trained = {0: 1, -1: epochs}
+        for round, count in trained.items():
+            if n := validated_per_fit + count * validated_per_epoch:
+                cost = {"flops": n * forward[0], "seconds": n * forward[1]}
+                entries.append(Entry(phase="validate", round=round, records=n, **cost))
+        flops = {"train": train[0], "forward": forward[0]}
+        return cls(entries=entries, flops=flops, epochs=trained, recipe=epochs, cautious=False)
 
     def line(self, phases: Sequence[str], round: int | None = None) -> Line:
         """All work of these phases, or that of one round."""
@@ -46,11 +81,17 @@ class Measured:
 
     def pace(self, phases: Sequence[str], otherwise: float) -> float:
         """Seconds per record in the last round that had such work."""
-        rounds = [e.round for e in self.entries if e.phase in phases and e.records]
-        if not rounds:
-            return otherwise
-        last = self.line(phases, max(rounds))
-        return last.seconds / last.records
+        if phases not in self._paces:
+            rounds = [e.round for e in self.entries if e.phase in phases and e.records]
+            last = self.line(phases, max(rounds)) if rounds else None
+            self._paces[phases] = last.seconds / last.records if last else None
+        known = self._paces[phases]
+        return otherwise if known is None else known
+
+    @property
+    def slack(self) -> float:
+        """Factor of seconds."""
+        return SLACK if self.cautious else 1.0
 
     @property
     def forward(self) -> float:
@@ -73,26 +114,53 @@ class Measured:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0)
-        pace = SLACK * self.pace(("train",), 0.0)
-        yield Entry(
-            phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=records * pace
-        )
-        # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
-        past = [(self.line(("validate",), r).records, max(1, e)) for r, e in self.epochs.items()]
-        if checked := math.ceil(min((n * max(1.0, epochs / e) for n, e in past if n), default=0.0)):
+        pace = self.slack * self.pace(("train",), 0.0)
+        seconds = records * pace
+        if self.paces and not self.cautious:
+            steps = epochs * math.ceil(records / epochs / self.paces["batch"])
+            seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
+        yield Entry(phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=seconds)
+        if checked := self._validated(epochs):
             flops = checked * self.flops.get("validate", self.forward)
-            seconds = checked * SLACK * self.pace(("validate",), pace)
+            seconds = checked * self.slack * self.pace(("validate",), pace)
             yield Entry(phase="validate", round=round, records=checked, flops=flops, seconds=seconds)
+
+    def _validated(self, epochs: int) -> int:
+        """Records that a fit of so many epochs validates."""
+        past = [(max(1, e), n) for r, e in self.epochs.items() if (n := self.line(("validate",), r).records)]
+        (short, few), (long, many) = min(past, default=(0, 0)), max(past, default=(0, 0))
+        if not self.cautious and short < long:
+            return round(few + (many - few) * (epochs - short) / (long - short))
+        # A check before the first epoch lets validation grow more slowly than epochs: every round is an upper bound.
+        return math.ceil(min((n * max(1.0, epochs / e) for e, n in past), default=0.0))
 
     def inference(self, phase: str, records: int, *, passes: int = 1, round: int) -> Entry:
         """Scoring, or the stop set."""
-        pace = SLACK * self.pace(_PASSES, self.pace(("validate",), self.pace(("train",), 0.0)))
-        flops = records * passes * self.forward
-        return Entry(phase=phase, round=round, records=records, flops=flops, seconds=records * passes * pace)
+        other = passes * self.pace(_PASSES, self.pace(("validate",), self.pace(("train",), 0.0)))
+        seconds = self.slack * records * self.pace((phase,), other)  # where it was done before, all passes are in it
+        return Entry(phase=phase, round=round, records=records, flops=records * passes * self.forward, seconds=seconds)
 
-    def beside(self, round: int) -> Entry:
-        """Neighbours, clusters and the choice itself: as much as in the round that had most of it, and a half more."""
-        rounds = {e.round for e in self.entries if e.phase in _BESIDE}
-        lines = [self.line(_BESIDE, r) for r in rounds]
+    def beside(self, round: int, labelled: Mapping[int, int] | None = None) -> Entry:
+        """Neighbours, clusters and the choice itself.
+
+        To be kept: as much as in the round that had most of it, and a half more. Expected: distances as in the last
+        round, by the labels since; what a run makes once (clusters, projections) not again.
+
+        Args:
+            round: for the ledger.
+            labelled: records with a label in each round so far and in this one, where it is to be expected.
+        """
+        if labelled is not None and not self.cautious:
+            return self._expected_beside(round, labelled)
+        lines = [self.line(_BESIDE, r) for r in {e.round for e in self.entries if e.phase in _BESIDE}]
         flops, seconds = (max((getattr(x, name) for x in lines), default=0.0) for name in ("flops", "seconds"))
         return Entry(phase="select", round=round, flops=1.5 * flops, seconds=1.5 * seconds)
+
+    def _expected_beside(self, round: int, labelled: Mapping[int, int]) -> Entry:
+        flops = seconds = 0.0
+        for phase in ("neighbours", "select"):
+            last = next((e for e in reversed(self.entries) if e.phase == phase), None)
+            if last is not None and last.round in labelled:
+                growth = labelled[round] / labelled[last.round] if phase == "neighbours" else 1.0
+                flops, seconds = flops + growth * last.flops, seconds + growth * last.seconds
+        return Entry(phase="select", round=round, flops=flops, seconds=seconds)

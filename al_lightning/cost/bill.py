@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from al_lightning.cost.ledger import PHASES, Entry
@@ -61,6 +61,28 @@ class Bill:
             lines[entry.phase] = lines.get(entry.phase, Line()) + entry
         ordered = {phase: lines[phase] for phase in PHASES if phase in lines}
         return cls(lines=ordered, labels=labels, label_units=label_units, reference=reference, prices=prices)
+
+    def plus(self, entries: Iterable[Entry], *, labels: int = 0, units: float = 1.0, reference: Line | None) -> Bill:
+        """The bill after more work and more labels.
+
+        Args:
+            entries: the work.
+            labels: how many more.
+            units: what each of them costs, in multiples of ``Prices.label``.
+            reference: of all labels then.
+        """
+        lines = dict(self.lines)
+        for entry in entries:
+            lines[entry.phase] = lines.get(entry.phase, Line()) + entry
+        before = self.labels if self.label_units is None else self.label_units
+        own = self.label_units is None and units == 1
+        return replace(
+            self,
+            lines=lines,
+            labels=self.labels + labels,
+            label_units=None if own else before + units * labels,
+            reference=reference,
+        )
 
     @property
     def total(self) -> Line:

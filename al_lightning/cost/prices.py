@@ -17,7 +17,7 @@ class Prices:
         currency: what the two are in.
 
     Raises:
-        ValueError: a negative price.
+        ValueError: a negative or missing price.
     """
 
     label: float = 0.036
@@ -26,8 +26,8 @@ class Prices:
 
     def __post_init__(self) -> None:
         for name, value in (("label", self.label), ("hour", self.hour)):
-            if not value >= 0:
-                raise ValueError(f"Prices({name}={value}): a price is a number of {self.currency}, 0 or more.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ValueError(f"Prices({name}={value!r}): a price is a number of {self.currency}, 0 or more.")
 
     def __str__(self) -> str:
         return f"{self.label:g} {self.currency} a label, {self.hour:g} {self.currency} a compute hour"

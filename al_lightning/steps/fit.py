@@ -40,6 +40,7 @@ class Outcome:
     stalled: Reason | None
     best_model_path: str
     loop_seconds: float
+    pace: dict[str, float]
     moments: Moments | None
 
 
@@ -153,6 +154,7 @@ def run_fit(
         stalled=stalled,
         best_model_path=best.path,
         loop_seconds=meter.train_seconds,
+        pace=meter.pace,
         moments=next((part.kept for part in shape if isinstance(part, KeepMoments)), None),
     )
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from al_lightning.candidates.base import CandidateSelector
+from al_lightning.candidates.base import CandidateSelector, to_infer
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
+from al_lightning.cost.course import Course
 from al_lightning.cost.ledger import Entry
 from al_lightning.fit_plan import FitPlan, FitPolicy
-from al_lightning.history import Reason
+from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.query.base import Strategy
 from al_lightning.run import Run
 from al_lightning.stop.base import StoppingRule, alternatives, every_rule
+
+LONGEST = 500
+"""Rounds that are foreseen; a run of more has no end in sight."""
+
+
+def _at(bill: Bill) -> dict[str, float]:
+    values = {name: getattr(bill, name) for name in ("labels", "flops", "seconds", "money", "rho")}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +75,8 @@ class Foresight:
         unlabelled, before = len(run.pool.unlabelled), [r.candidates for r in run.saved.rounds if r.round > 1]
         if before:
             return min(unlabelled, max(before))
-        count = max(size, math.ceil(getattr(self.candidates, "share", 1.0) * unlabelled))
-        spend, price = getattr(self.candidates, "spend", None), run.score_cost
-        if spend is not None and price:
-            count = min(count, max(size, int(spend * size / (price * self.query.passes))))
-        return min(unlabelled, count)
+        price = None if run.score_cost is None else run.score_cost * self.query.passes
+        return to_infer(self.candidates, unlabelled=unlabelled, size=size, price=price)
 
     def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
         before, round = run.saved.rounds[-1].labelled, run.round
@@ -81,6 +86,34 @@ class Foresight:
         )
         entries = max(cases, key=lambda entries: sum(entry.flops for entry in entries))
         return [*entries, *([run.measured.inference("agree", self.stop_set, round=round)] if self.stop_set else [])]
+
+    def forecast(self, run: Run, record: RoundRecord, bill: Bill, size: Callable[[History], int]) -> dict[str, float]:
+        """What the run will have cost at its end, by measured costs; empty where no end is in sight.
+
+        Args:
+            run: after a fit.
+            record: of that fit, which is not in the run yet.
+            bill: with that fit.
+            size: of the next query, limits on labels included.
+        """
+        if record.final:
+            return _at(bill)
+        measured = replace(run.measured, cautious=False)
+        if "train" not in measured.flops:
+            return {}
+        measured = replace(measured, epochs={**measured.epochs, record.round: record.epochs})
+        history = replace(run.history, rounds=(*run.saved.rounds, record), bill=bill)
+        passes = self.query.passes if self.query.needs_inference else 0
+        course = Course(
+            size=size, policy=self.policy, candidates=self.candidates, passes=passes, stop_set=self.stop_set
+        )
+        for i, ahead in enumerate(course.rounds(history, measured, run.reference)):
+            if i == LONGEST:
+                return {}
+            if any(rule.exceeded(bill, ahead.bill, "") for rule in self.budgets):
+                break
+            bill = ahead.bill
+        return _at(bill)
 
     def exceeded(self, run: Run, ahead: Bill | None, what: str) -> Reason | None:
         """Why that bill must not come about, if a budget says so."""

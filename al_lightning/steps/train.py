@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
 from al_lightning.features.provider import Features
@@ -72,6 +74,7 @@ def keep(
     outcome: Outcome,
     *,
     step: str,
+    forecast: Callable[[RoundRecord, Bill], dict[str, float]],
     reports: Callable[[History], Mapping[str, float]] | None = None,
 ) -> RoundRecord:
     """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it, with what ``reports`` adds."""
@@ -82,7 +85,8 @@ def keep(
         files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
-    meta = {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
+    meta: dict[str, Any] = {"pace": _pace(run, outcome)}
+    meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
     coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)
     record = RoundRecord(
@@ -102,6 +106,8 @@ def keep(
         final=plan.final,
         cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
     )
+    run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
+    record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
     run.commit(step, record=record, files=files, meta=meta)
     more = reports(run.history) if reports and outcome.trainer.loggers else None
     log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer), more)
@@ -115,6 +121,14 @@ def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
         return before  # the reference trains everything
     records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
     return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
+
+
+def _pace(run: Run, outcome: Outcome) -> dict[str, float]:
+    """Seconds of a step, of what comes once an epoch, and of all that a fit takes beside its loop."""
+    whole = sum(entry.seconds for entry in outcome.entries if entry.phase == "train")
+    if not outcome.pace:
+        return {}
+    return {**outcome.pace, "batch": outcome.pace["batch"] * run.ranks.world, "fit": whole - outcome.loop_seconds}
 
 
 def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:

@@ -46,7 +46,7 @@ def test_every_group_is_chosen_by_default() -> None:
 
 
 def test_every_file_is_checked_here() -> None:
-    assert set(FILES) - set(GROUPS) == {"run", "compare"}
+    assert set(FILES) - set(GROUPS) == {"run", "compare", "plan"}
     assert {name for name in PARTS if OmegaConf.load(CONF / f"{name}.yaml") == {}} == EMPTY
 
 

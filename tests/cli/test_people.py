@@ -100,7 +100,7 @@ def test_status_of_a_run_by_the_dataset_and_of_an_older_folder(
     assert [(r["id"], r["label"], r["when"]) for r in older] == [(r["id"], r["label"], "") for r in rows]
 
 
-@pytest.mark.parametrize("verb", VERBS[2:])
+@pytest.mark.parametrize("verb", VERBS[3:])
 def test_what_is_no_run_folder_is_said_and_not_made_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:

@@ -1,0 +1,246 @@
+"""``al-lightning plan``: the bill before it is spent, the cheapest rounds, and whether active learning is worth it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.candidates.whole import WholePool
+from al_lightning.cli.build import be_quiet, build, compose, part, register_resolvers
+from al_lightning.cost.architectures import architecture
+from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
+from al_lightning.cost.planner import Way
+from al_lightning.cost.prices import Prices
+from al_lightning.cost.project import BadProject, Project
+from al_lightning.cost.schedule import Schedule, schedule, trade_off
+from al_lightning.cost.verdict import Lever, Verdict, levers, verdict
+from al_lightning.errors import ActiveLearningError
+from al_lightning.report.plan import print_plan
+from al_lightning.steps.rehearse import rehearse
+
+USAGE = """\
+usage: al-lightning plan [--json] [option=value ...]
+
+What a run would cost, round by round; how many rounds are the cheapest; whether active learning is worth it.
+
+  al-lightning plan                                    the run that al-lightning run would make, measured on a batch
+  al-lightning plan data=mine model=mine labels=2000   yours
+  al-lightning plan architecture=resnet152 pool=1200000 labels=200000 epochs=90     before there is any code
+
+  pool, labels, epochs            records; labels of ordinary active learning in small rounds; epochs of one training
+  architecture, forward, train    a common model, or FLOPs a record
+  rounds, growth                  the rounds; default: the cheapest
+  prices.label, prices.hour, flops_per_second, inference_discount, annotators, control, round_money, round_hours,
+  record_gigabytes, storage, egress
+  random, staleness, worth        what labels are worth, docs/bill.md
+
+Every option of al-lightning run is one here: experiment=ordinary, fit=reset, candidates.share=0.1, query=bald ..."""
+
+_PROJECT = ("inference_discount", "annotators", "control", "round_money", "round_hours")
+_STORE = ("record_gigabytes", "storage", "egress")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """Everything the verb finds out.
+
+    Args:
+        project: what it was asked.
+        about: where the project's numbers are from.
+        efficiency: what labels are worth.
+        schedule: the rounds: those asked for, or the cheapest.
+        trade_off: fewer and more rounds.
+        levers: what each saves, and may cost.
+        verdict: the ways beside each other.
+        run: the command that runs it.
+    """
+
+    project: Project
+    about: tuple[str, ...]
+    efficiency: Efficiency
+    schedule: Schedule
+    trade_off: list[Schedule]
+    levers: list[Lever]
+    verdict: Verdict
+    run: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON-able data."""
+        return {
+            "verdict": self.verdict.to_json(),
+            "plan": self.schedule.plan.to_json(),
+            "rounds": self.schedule.rounds,
+            "growth": self.schedule.growth,
+            "trade_off": [
+                {"rounds": s.rounds, **{k: v for k, v in s.plan.to_json().items() if k not in ("rounds", "sizes")}}
+                for s in self.trade_off
+            ],
+            "levers": [vars(lever) for lever in self.levers],
+            "assumptions": [a._asdict() for a in self.project.assumptions],
+            "about": list(self.about),
+            "efficiency": vars(self.efficiency),
+            "run": self.run,
+        }
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Plan and print.
+
+    Args:
+        arguments: overrides and ``--json``, the verb excluded.
+
+    Returns:
+        Exit code: 0, or 1 for an error of this library or of the configuration.
+    """
+    from hydra.errors import HydraException
+
+    if any(a in ("-h", "--help") for a in arguments):
+        print(USAGE)
+        return 0
+    be_quiet()
+    register_resolvers()
+    own = [a for a in arguments if a != "--json"]
+    try:
+        found = planned(compose("plan", own), own)
+    except (ActiveLearningError, HydraException, ValueError) as error:
+        errors = Console(stderr=True)
+        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    if len(own) < len(arguments):
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        print_plan(Console(), found)
+    return 0
+
+
+def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
+    """Plan what a configuration says.
+
+    Args:
+        cfg: a composed ``conf/plan.yaml``.
+        overrides: what it was composed with; the command that runs the plan repeats those that a run understands.
+
+    Raises:
+        BadProject: a number that a plan cannot be made from.
+    """
+    project, about = _project(cfg)
+    way = _way(cfg, project)
+    given = {name: cfg[name] for name in ("random", "staleness") if cfg[name] is not None}
+    efficiency = Efficiency(**given)
+    found = verdict(project, way, efficiency)
+    chosen = found.schedule
+    if cfg.rounds is not None:
+        chosen = _asked(cfg, project, way, efficiency)
+    if chosen is None:
+        chosen = schedule(project, way, efficiency, 1)
+    if chosen is None:
+        raise BadProject(
+            f"pool={project.pool:,} does not hold what it would take to be as good as {project.labels:,} labels picked "
+            "in small rounds: label everything, or ask for fewer labels."
+        )
+    return Planned(
+        project=project,
+        about=about,
+        efficiency=efficiency,
+        schedule=chosen,
+        trade_off=trade_off(project, way, efficiency, chosen.growth),
+        levers=levers(project, chosen.way),
+        verdict=found,
+        run=_command(overrides, cfg, chosen),
+    )
+
+
+def _asked(cfg: DictConfig, project: Project, way: Way, efficiency: Efficiency) -> Schedule:
+    if not isinstance(cfg.rounds, int) or cfg.rounds < 1:
+        raise BadProject(f"rounds={cfg.rounds!r}: a whole number, allowed: 1 or more, or null for the cheapest.")
+    if not isinstance(cfg.growth, int | float) or not 0 < cfg.growth < float("inf"):
+        raise BadProject(f"growth={cfg.growth!r}: labels of a round / those of the one before, allowed: above 0.")
+    found = schedule(project, way, efficiency, cfg.rounds, cfg.growth)
+    if found is None:
+        raise BadProject(
+            f"rounds={cfg.rounds}: as good as {project.labels:,} labels picked in small rounds takes more labels than "
+            f"the pool of {project.pool:,} holds, or fewer than one a round."
+        )
+    return found
+
+
+def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...]]:
+    own = {name: cfg[name] for name in (*_PROJECT, *_STORE)}
+    own |= {"labels": cfg.labels, "prices": Prices(**_given(cfg.prices)), "passes": max(1, part(cfg, "query").passes)}
+    if cfg.flops_per_second is not None:
+        own["flops_per_second"] = cfg.flops_per_second
+    if cfg.architecture is None and cfg.forward is None:
+        return _measured(cfg, own)
+    known = None if cfg.architecture is None else architecture(cfg.architecture)
+    missing = [name for name in ("pool", "epochs") if cfg[name] is None]
+    if missing:
+        raise BadProject(f"{' and '.join(missing)} missing: without your data and Trainer they are not known.")
+    if known is not None:
+        forward, train = known.forward, known.train
+        flops = f"{forward:.3g} FLOPs to infer {known.record}, {train:.3g} to train"
+        about = f"{cfg.architecture}: {flops} ({known.source})"
+    else:
+        forward, train = cfg.forward, cfg.train
+        about = "forward and train: as given" if train else "forward: as given; train: 3 times as much, an assumption"
+    return Project(pool=cfg.pool, epochs=cfg.epochs, forward=forward, train=train, **own), (about,)
+
+
+def _measured(cfg: DictConfig, own: dict[str, Any]) -> tuple[Project, tuple[str, ...]]:
+    a_run = cfg.copy()
+    OmegaConf.update(a_run, "prices", {"_target_": "al_lightning.Prices", **_given(cfg.prices)}, merge=False)
+    OmegaConf.update(a_run, "run_dir", "never written")
+    OmegaConf.update(a_run, "logger", None, merge=False)
+    parts = build(a_run)
+    found = rehearse(parts.learner.trainer, parts.model, parts.pool)
+    epochs = cfg.epochs or parts.learner.recipe.epochs
+    if epochs is None:
+        raise BadProject("epochs missing: this Trainer has no limit on them.")
+    seconds: dict[str, Any] = {"forward_seconds": found.forward_seconds, "train_seconds": found.train_seconds}
+    if cfg.flops_per_second is not None:
+        seconds = {}
+    project = Project(
+        pool=cfg.pool or parts.pool.size,
+        epochs=epochs,
+        forward=found.forward,
+        train=found.train,
+        val_labels=parts.pool.val_labels,
+        validated_per_epoch=found.validated_per_epoch,
+        validated_per_fit=found.validated_per_fit,
+        **seconds,
+        **own,
+    )
+    how = "seconds: measured on this machine" if seconds else "seconds: by flops_per_second"
+    about = f"a record: {found.forward:.3g} FLOPs to infer, {found.train:.3g} to train, measured on your model; {how}"
+    return project, (about,)
+
+
+def _way(cfg: DictConfig, project: Project) -> Way:
+    query, policy, candidates = part(cfg, "query"), part(cfg, "fit"), part(cfg, "candidates")
+    ordinary = isinstance(policy, WarmStart) and policy.mode == "reset" and isinstance(candidates, WholePool)
+    worth = cfg.worth if cfg.worth is not None else 1.0 if ordinary else FRUGAL_WORTH
+    if not isinstance(worth, int | float) or not 0 < worth <= 1.5:
+        raise BadProject(f"worth={worth!r}: of labels beside ordinary active learning's, allowed: above 0, to 1.5.")
+    selects = query.needs_inference
+    return Way(sizes=(project.labels,), policy=policy, candidates=candidates, selects=selects, worth=worth)
+
+
+def _given(node: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node)
+    return {key: value for key, value in values.items() if value is not None and key != "_target_"}
+
+
+def _command(overrides: Sequence[str], cfg: DictConfig, chosen: Schedule) -> str:
+    """The command that runs the schedule, with what of the overrides a run understands."""
+    known = {*compose("run", []), "experiment"}
+    taken = ("labels", "round_size", "prices")
+    kept = [o for o in overrides if (key := o.lstrip("+~").split("=")[0].split(".")[0]) in known and key not in taken]
+    sizes = ",".join(str(size) for size in chosen.way.sizes)
+    prices = [f"+prices.{key}={value}" for key, value in _given(cfg.prices).items()]
+    words = [*kept, *prices, f"labels={chosen.plan.labels}", "round_size=listed", f"'round_size.sizes=[{sizes}]'"]
+    return " ".join(["al-lightning run", *words])

@@ -1,0 +1,140 @@
+"""The course of a run, round by round, from counts alone: before it begins, and from any round on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from al_lightning.candidates.base import CandidateSelector, to_infer
+from al_lightning.cost.ahead import Measured
+from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.ledger import Entry
+from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.history import History, RoundRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundAhead:
+    """One round that has not been yet, or the final fit.
+
+    Args:
+        round: queries committed when its fit begins.
+        labelled: records with a label then.
+        new: labels it buys.
+        entries: its work.
+        final: whether it is the consolidating fit.
+        bill: everything spent up to and including it.
+    """
+
+    round: int
+    labelled: int
+    new: int
+    entries: tuple[Entry, ...]
+    final: bool = False
+    bill: Bill = field(repr=False)
+
+    def line(self, *phases: str) -> Line:
+        """Its work of these phases."""
+        return sum((Line() + entry for entry in self.entries if entry.phase in phases), Line())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What decides how much a run does; the same parts the run itself is made of.
+
+    Args:
+        size: of the next query, limits on labels included; 0 ends the rounds.
+        policy: plans the fits.
+        candidates: how many records are inferred for a query.
+        passes: inferences of each of them; 0 where the query needs none.
+        stop_set: records that agreement is measured on after every fit.
+        units: what a label costs, in multiples of ``Prices.label``.
+    """
+
+    size: Callable[[History], int]
+    policy: FitPolicy
+    candidates: CandidateSelector
+    passes: int = 1
+    stop_set: int = 0
+    units: float = 1.0
+
+    def rounds(
+        self, history: History, measured: Measured, reference: Callable[[int], Line | None]
+    ) -> Iterator[RoundAhead]:
+        """The rounds still to come, as :class:`~al_lightning.learner.ActiveLearner` would run them.
+
+        Metrics and agreement are taken to stay as they are. Rules that stop by what is learnt are not foreseen, and
+        before anything is known, a warm start with a gate is taken to be let in.
+
+        Args:
+            history: after a fit, or before everything.
+            measured: what work costs.
+            reference: labels -> one training on them, the denominator of rho.
+        """
+        turn = sum(record.candidates > 0 for record in history.rounds)
+        while size := self.size(history):
+            entries = []
+            if history.rounds and self.passes:
+                entries = self._query(history, measured, size, turn)
+                turn += 1
+            history = self._bought(history, size, entries, reference)
+            last = self.size(history) == 0
+            if history.rounds and last and self.policy.final_plan(history) is not None:
+                yield from self._final(history, measured, entries, size, reference)
+                return
+            plan = self.policy.plan(history)
+            fit = self._fit(plan, history, measured, size)
+            history = self._trained(history, size, fit, reference)
+            yield self._round(history, size, [*entries, *fit])
+        if history.rounds:
+            yield from self._final(history, measured, [], 0, reference)
+
+    def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
+        train, recipe = measured.flops.get("train"), measured.recipe
+        price = measured.forward * self.passes / (train * recipe) if train and recipe else None
+        inferred = to_infer(self.candidates, unlabelled=history.unlabelled, size=size, price=price, turn=turn)
+        score = measured.inference("score", inferred, passes=self.passes, round=history.round)
+        beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
+        return [score, beside] if beside.flops or beside.seconds else [score]
+
+    def _fit(self, plan: FitPlan, history: History, measured: Measured, new: int) -> list[Entry]:
+        fit = list(measured.fit(plan, labelled=history.labelled, new=new, round=history.round))
+        if self.stop_set:
+            fit.append(measured.inference("agree", self.stop_set, round=history.round))
+        return fit
+
+    def _bought(
+        self, history: History, size: int, entries: list[Entry], reference: Callable[[int], Line | None]
+    ) -> History:
+        labelled = history.labelled + size
+        bill = history.bill.plus(entries, labels=size, units=self.units, reference=reference(labelled))
+        unlabelled = history.unlabelled - size
+        return replace(history, labelled=labelled, unlabelled=unlabelled, round=history.round + 1, bill=bill)
+
+    def _trained(
+        self, history: History, size: int, fit: list[Entry], reference: Callable[[int], Line | None]
+    ) -> History:
+        nothing = RoundRecord(round=0, labelled=0, queried=0, agreement=1.0)
+        last = history.rounds[-1] if history.rounds else nothing
+        record = replace(last, round=history.round, labelled=history.labelled, queried=size)
+        bill = history.bill.plus(fit, reference=reference(history.labelled))
+        return replace(history, rounds=(*history.rounds, record), bill=bill)
+
+    def _final(
+        self,
+        history: History,
+        measured: Measured,
+        entries: list[Entry],
+        new: int,
+        reference: Callable[[int], Line | None],
+    ) -> Iterator[RoundAhead]:
+        plan = self.policy.final_plan(history)
+        if plan is not None:
+            fit = self._fit(plan, history, measured, new)
+            history = self._trained(history, new, fit, reference)
+            yield replace(self._round(history, new, [*entries, *fit]), final=True)
+
+    def _round(self, history: History, new: int, entries: list[Entry]) -> RoundAhead:
+        return RoundAhead(
+            round=history.round, labelled=history.labelled, new=new, entries=tuple(entries), bill=history.bill
+        )
