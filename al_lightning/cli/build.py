@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
@@ -13,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
+from al_lightning.cli import paths
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
@@ -48,6 +51,24 @@ def folder_name(overrides: str) -> str:
 def register_resolvers() -> None:
     """Make ``${folder_name:...}`` known to configuration files."""
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def compose_config(name: str, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose a configuration as Hydra's command line does.
+
+    Args:
+        name: of the file in the folder of configurations.
+        overrides: ``data=mine``, ``seed=1``.
+        config_dir: a further folder of configurations, the user's.
+
+    Raises:
+        HydraException: there is no such option.
+    """
+    from hydra import compose, initialize_config_dir
+
+    more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(paths.config_dir())):
+        return compose(name, [*overrides, *more])
 
 
 def part(cfg: DictConfig, name: str, **extra: Any) -> Any:

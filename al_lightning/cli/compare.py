@@ -18,11 +18,11 @@ from al_lightning.cli.build import (
     Parts,
     be_quiet,
     build,
+    compose_config,
     evaluate,
     part,
     register_resolvers,
 )
-from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.errors import ActiveLearningError, Interrupted
 from al_lightning.history import RoundRecord
@@ -77,13 +77,6 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        return compose(name, list(overrides))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What is compared.
@@ -107,12 +100,12 @@ class Comparison:
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Comparison | None:
         """Read a command line; None after ``--help``."""
-        default = _compose("compare", [])
+        default = compose_config("compare", [])
         if any(a in ("-h", "--help") for a in arguments):
             print(USAGE.format(methods=f"[{','.join(default.methods)}]", metric=default.metric))
             return None
         own = [a for a in arguments if a.split("=")[0] in default]
-        cfg = _compose("compare", own)
+        cfg = compose_config("compare", own)
         command = " ".join(["al-lightning compare", *arguments])
         others = tuple(a for a in arguments if a not in own)
         return cls(
@@ -128,7 +121,7 @@ class Comparison:
         """The configuration of one run."""
         folder = self.out / method / f"seed-{seed}"
         fixed = [f"experiment={method}", "logger=none", f"seed={seed}", f"run_dir='{folder}'"]
-        return _compose("run", [*fixed, *self.overrides])
+        return compose_config("run", [*fixed, *self.overrides])
 
     def run(self, console: Console) -> Path:
         """Make every run that is not there yet, then report.
