@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from al_lightning.report.runs import ReportedRun
-from al_lightning.settings import flatten
 
 _SEED = re.compile(r"(^|(?<=[,/]))seed[-_=]?\d+(,|/|$)")
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -27,7 +26,7 @@ class Group:
     Args:
         name: what tells it from the others.
         runs: one per seed.
-        settings: theirs, see :func:`settings_of`, without the seed.
+        settings: theirs, without the seed.
     """
 
     name: str
@@ -46,13 +45,6 @@ def half_width(sd: Any, n: int) -> Any:
     return t * sd / np.sqrt(n)
 
 
-def settings_of(run: ReportedRun) -> dict[str, Any]:
-    """``{"query.class": "Margin", ...}``: what must not change between two starts of a run, and its stopping rules."""
-    rules = run.saved.meta.get("stop") or []
-    flat = flatten({**run.config, "stop": {str(i): rule for i, rule in enumerate(rules)}})
-    return {key: value for key, value in flat.items() if value is not None}
-
-
 def grouped(runs: Sequence[ReportedRun]) -> list[Group]:
     """Group runs by configuration, in the order in which configurations first appear.
 
@@ -61,8 +53,7 @@ def grouped(runs: Sequence[ReportedRun]) -> list[Group]:
     """
     by_settings: dict[str, tuple[dict[str, Any], list[ReportedRun]]] = {}
     for run in runs:
-        settings = settings_of(run)
-        settings.pop("seed", None)
+        settings = {key: value for key, value in run.settings.items() if key != "seed"}
         by_settings.setdefault(json.dumps(settings, sort_keys=True), (settings, []))[1].append(run)
     groups: list[Group] = []
     for settings, own in by_settings.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from al_lightning import __version__
 from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError
 from al_lightning.report import charts, classes, panels
-from al_lightning.report.groups import Group, differences, grouped, half_width, settings_of
+from al_lightning.report.groups import Group, differences, grouped, half_width
 from al_lightning.report.panels import Panel
 from al_lightning.report.people import voices
 from al_lightning.report.records import Show, records
@@ -132,7 +133,7 @@ def _one(
         "shown_source": source,
         "decisions": _decisions([run]),
         "people": people,
-        "settings": settings_of(run),
+        "settings": run.settings,
         "most_ids": _IDS,
     }
     return context, drawn
@@ -247,6 +248,7 @@ def _render(context: dict[str, Any], drawn: Sequence[_Chart]) -> str:
     return _environment().get_template(kind).render(**context, charts=found, version=__version__)
 
 
+@cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

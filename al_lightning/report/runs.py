@@ -19,6 +19,7 @@ from al_lightning.errors import ActiveLearningError, DamagedFile
 from al_lightning.history import RoundRecord
 from al_lightning.pool.label_cell import TASKS, Language
 from al_lightning.pool.oracle import SKIP
+from al_lightning.settings import flatten
 from al_lightning.store import Saved, read_run, reading
 
 Point = dict[str, Any]
@@ -48,6 +49,13 @@ class ReportedRun:
         """What must not change between two starts of the run, as data."""
         config: dict[str, Any] = self.saved.meta["config"]
         return config
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """``{"query.class": "Margin", ...}``: the configuration and the stopping rules, as far as they say anything."""
+        rules = self.saved.meta.get("stop") or []
+        flat = flatten({**self.config, "stop": {str(i): rule for i, rule in enumerate(rules)}})
+        return {key: value for key, value in flat.items() if value is not None}
 
     @property
     def task(self) -> str:
@@ -243,9 +251,10 @@ def _named(runs: list[ReportedRun]) -> list[ReportedRun]:
 
 
 def _check(run: ReportedRun) -> None:
-    """Raise TypeError or ValueError for numbers that are none, and texts that are none."""
+    """Raise LookupError, TypeError or ValueError for what is missing, and for numbers and texts that are none."""
     saved = run.saved
     for record in run.trained:
+        _numbers(*(record.cost[name] for name in ("flops", "seconds", "money", "rho")))
         _numbers(record.round, record.labelled, record.queried, record.epochs, record.attempts)
         _numbers(record.candidates, record.stale, *record.metrics.values(), *record.cost.values())
         _numbers(*(x for x in (record.agreement, record.uncertainty, record.coverage) if x is not None))
@@ -259,8 +268,10 @@ def _check(run: ReportedRun) -> None:
         _texts(said.who, said.source, said.at)
     _numbers(*chain.from_iterable(saved.queries), *saved.answers)
     _texts(saved.step, *saved.keys.values())
-    _numbers(run.bill.money, run.bill.flops, run.pool_size, *(saved.meta.get("in_flight") or {}).values())
-    _texts(run.bill.prices.currency)
+    _numbers(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour)
+    _texts(run.bill.prices.currency, *run.settings)
+    flight = saved.meta.get("in_flight") or dict.fromkeys(("records", "flops", "seconds"), 0)
+    _numbers(*(flight[name] for name in ("records", "flops", "seconds")))
 
 
 def _numbers(*values: Any) -> None:

@@ -1,9 +1,14 @@
-"""Reads a report back, as a browser would."""
+"""Reads a report back as a browser would, and a run folder by SQL."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+
+from al_lightning.report.page import write_report
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -68,3 +73,12 @@ class Page(HTMLParser):
     def text(self) -> str:
         """All text, blanks evened out."""
         return " ".join(" ".join(self.texts).split())
+
+
+def written(*folders: Path, **kwargs: Any) -> Page:
+    return Page(write_report(folders, folders[0].parent / "report", **kwargs).page)
+
+
+def sql(folder: Path, command: str, *values: Any) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "run.sqlite", isolation_level=None)) as db:
+        return db.execute(command, values).fetchall()
