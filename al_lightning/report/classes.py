@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,22 +59,33 @@ class Balance:
     reference: str
 
 
-def balance(run: ReportedRun, pool: PoolDataModule | None = None) -> Balance | None:
+def sampled_labels(pool: PoolDataModule) -> list[Any]:
+    """The dataset's own labels of up to 2,000 records drawn at random; none where nobody has labelled it."""
+    ids = np.random.default_rng(0).choice(pool.size, size=min(pool.size, _SAMPLE), replace=False)
+    try:
+        return [pool.items.target(pool.eval_data[int(i)]) for i in ids]
+    except PoolError:
+        return []
+
+
+def balance(run: ReportedRun, known: Sequence[Any] = ()) -> Balance | None:
     """Shares of classes among the labelled records, and in the pool; None where labels are no classes.
 
-    A run folder does not hold the pool's labels. They are estimated from a first query that was drawn at random, or,
-    where the user's dataset is at hand and has labels, from a random sample of it.
+    A run folder does not hold the pool's labels. They are estimated from labels of a random sample, or from a first
+    query that was drawn at random.
 
     Args:
         run: the run.
-        pool: the data it was made with.
+        known: of :func:`sampled_labels`.
     """
     if run.language is None or run.task == "regression" or not run.labels:
         return None
     picked = [_classes(value) for value in run.labels.values()]
-    sample, reference = _sample(run, pool)
+    sample, reference = _reference(run, known)
     counts, pool_counts = _count(picked), _count(sample)
     order = sorted(counts | pool_counts, key=lambda c: (-counts.get(c, 0), c))
+    if not order:
+        return None  # no class is on in any record
     shares = []
     for c in order[:_SHOWN]:
         name = run.language.names[c] if run.language.names and 0 <= c < len(run.language.names) else str(c)
@@ -100,15 +111,10 @@ def _count(records: Iterable[list[int]]) -> dict[int, int]:
     return counts
 
 
-def _sample(run: ReportedRun, pool: PoolDataModule | None) -> tuple[list[list[int]], str]:
-    if pool is not None:
-        n = min(run.pool_size, _SAMPLE)
-        ids = np.random.default_rng(0).choice(run.pool_size, size=n, replace=False)
-        try:
-            labels = [pool.items.target(pool.eval_data[int(i)]) for i in ids]
-            return [_classes(value) for value in labels], f"the dataset's own labels of {n:,} records drawn at random"
-        except (PoolError, TypeError, ValueError):
-            pass  # data that nobody has labelled
+def _reference(run: ReportedRun, known: Sequence[Any]) -> tuple[list[list[int]], str]:
+    if known:
+        labels = [_classes(value) for value in known]
+        return labels, f"the dataset's own labels of {len(labels):,} records drawn at random"
     first = [i for i in run.saved.queries[0] if i in run.labels] if run.saved.queries else []
     if run.config["initial"].get("class") == "Random" and not run.brought and first:
         return [_classes(run.labels[i]) for i in first], f"the first query: {len(first):,} records drawn at random"

@@ -110,8 +110,12 @@ def write_report(
 def _one(
     run: ReportedRun, metric: str | None, pool: PoolDataModule | None, show: Show | None
 ) -> tuple[dict[str, Any], list[_Chart]]:
+    if pool is not None:
+        with checked(run.folder):
+            pool.check_fingerprint(run.saved.meta["fingerprint"])
+    known = [] if pool is None else classes.sampled_labels(pool)
     with checked(run.folder):
-        found, people = classes.balance(run, pool), voices(run)
+        found, people = classes.balance(run, known), voices(run)
     shown, source = records(run, pool, show)
     drawn = []
     if run.curve(metric):

@@ -14,7 +14,7 @@ import torch
 from al_lightning.errors import BadLabelFile
 from al_lightning.pool.label_file import texts
 from al_lightning.pool.oracle import SKIP
-from al_lightning.report.runs import ReportedRun, checked
+from al_lightning.report.runs import ReportedRun
 
 if TYPE_CHECKING:
     from al_lightning.pool.datamodule import PoolDataModule
@@ -54,20 +54,15 @@ def records(
 
     Args:
         run: the run.
-        pool: the data it was made with; it is compared with the run's fingerprint first.
+        pool: the data it was made with.
         show: how a record is shown; default: images and text as they are.
 
     Returns:
         ``(round, records)`` of up to twelve rounds, spread evenly.
-
-    Raises:
-        PoolChanged: the data is not the run's.
     """
     queries = run.saved.queries
     some = np.unique(np.linspace(1, len(queries), min(len(queries), _ROUNDS)).round().astype(int)).tolist()
     if pool is not None:
-        with checked(run.folder):
-            pool.check_fingerprint(run.saved.meta["fingerprint"])
         look, source = _from_pool(pool, show or (lambda item: item)), "The records are read from the data given."
     else:
         look, source = _from_files(run, some), "The texts are what people were shown, from the files of the queries."

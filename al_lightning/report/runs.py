@@ -254,13 +254,13 @@ def _check(run: ReportedRun) -> None:
     """Raise LookupError, TypeError or ValueError for what is missing, and for numbers and texts that are none."""
     saved = run.saved
     for record in run.trained:
-        _numbers(*(record.cost[name] for name in ("flops", "seconds", "money", "rho")))
+        _finite(*(record.cost[name] for name in ("flops", "seconds", "money", "rho")))
         _numbers(record.round, record.labelled, record.queried, record.epochs, record.attempts)
         _numbers(record.candidates, record.stale, *record.metrics.values(), *record.cost.values())
         _numbers(*(x for x in (record.agreement, record.uncertainty, record.coverage) if x is not None))
         _texts(record.start, *record.metrics)
     for entry in saved.entries:
-        _numbers(entry.round, entry.records, entry.flops, entry.seconds)
+        _finite(entry.round, entry.records, entry.flops, entry.seconds)
     for reason in saved.reasons:
         _texts(reason.kind, reason.sentence)
     for said in saved.statements:
@@ -268,16 +268,23 @@ def _check(run: ReportedRun) -> None:
         _texts(said.who, said.source, said.at)
     _numbers(*chain.from_iterable(saved.queries), *saved.answers)
     _texts(saved.step, *saved.keys.values())
-    _numbers(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour)
+    _finite(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour)
     _texts(run.bill.prices.currency, *run.settings)
     flight = saved.meta.get("in_flight") or dict.fromkeys(("records", "flops", "seconds"), 0)
-    _numbers(*(flight[name] for name in ("records", "flops", "seconds")))
+    _finite(*(flight[name] for name in ("records", "flops", "seconds")))
 
 
 def _numbers(*values: Any) -> None:
     wrong = [v for v in values if not isinstance(v, Real)]
     if wrong:
         raise TypeError(f"{wrong[0]!r} in the place of a number")
+
+
+def _finite(*values: Any) -> None:
+    _numbers(*values)
+    wrong = [v for v in values if not math.isfinite(v)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} in the place of an amount")
 
 
 def _texts(*values: Any) -> None:

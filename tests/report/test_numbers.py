@@ -82,7 +82,7 @@ def test_classes_against_the_pools(run: tuple[Any, Path]) -> None:
     from_first = classes.balance(read(run[1]))
     assert from_first is not None
     assert "first query: 12 records" in from_first.reference
-    from_data = classes.balance(read(run[1]), pool_of())
+    from_data = classes.balance(read(run[1]), classes.sampled_labels(pool_of()))
     assert from_data is not None
     assert "60 records" in from_data.reference
     labels = np.array([value for (value,) in sql(run[1], "SELECT value FROM label")], dtype=int)

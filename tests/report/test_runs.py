@@ -173,7 +173,7 @@ def test_records_are_shown_only_with_the_data(run: tuple[Any, Path]) -> None:
     assert str(texts[0][1][0].text).startswith("a: one\nb: two")
     assert len(str(texts[0][1][0].text)) < 320
     with pytest.raises(PoolChanged):
-        records(one, pool_of(blobs(seed=5)))
+        written(run[1], pool=pool_of(blobs(seed=5)))
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (3, 200, 100), (200, 100, 3), (4, 30, 30)])
