@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -194,6 +194,11 @@ class Run:
         )
 
     @property
+    def _pricing(self) -> dict[str, Any]:
+        own = self.pool.label_costs is not None
+        return {**asdict(self.prices), "val_labels": self.pool.val_labels, "label_costs": own}
+
+    @property
     def score_cost(self) -> float | None:
         """FLOPs of inferring a record / FLOPs that the declared recipe spends on a label; None while unknown.
 
@@ -277,6 +282,7 @@ class Run:
         meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}
         if self._about:
             meta["about"] = self.about
+        meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill
         if self.saved.step == "new":
             meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
         change = Change(

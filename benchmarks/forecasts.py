@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from al_lightning import ActiveLearner, Budget, Margin, PoolDataModule, Spread
-from al_lightning.cli.build import Parts, build, compose, register_resolvers
+from al_lightning.cli.build import Parts, build, compose_config, register_resolvers
 from al_lightning.cli.problems import Classifier
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
@@ -82,7 +82,7 @@ def _protocol(name: str, method: str) -> Callable[[Path, int], Parts]:
 
 def _digits(folder: Path, seed: int) -> Parts:
     register_resolvers()
-    return build(compose("run", ["logger=none", f"seed={seed}", f"run_dir='{folder}'", "experiment=ordinary"]))
+    return build(compose_config("run", ["logger=none", f"seed={seed}", f"run_dir='{folder}'", "experiment=ordinary"]))
 
 
 RUNS: dict[str, Callable[[Path, int], Parts]] = {

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
@@ -14,8 +15,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
+from al_lightning.cli import paths
 from al_lightning.cli.check import BadOption, check
-from al_lightning.cli.paths import config_dir
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
@@ -50,18 +51,22 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
-def compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose a configuration of ``conf/``.
+def compose_config(name: str, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose a configuration as Hydra's command line does.
 
     Args:
-        name: of the file.
-        overrides: as on the command line.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+        name: of the file in the folder of configurations.
+        overrides: ``data=mine``, ``seed=1``.
+        config_dir: a further folder of configurations, the user's.
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        return hydra_compose(name, list(overrides))
+    Raises:
+        HydraException: there is no such option.
+    """
+    from hydra import compose, initialize_config_dir
+
+    more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(paths.config_dir())):
+        return compose(name, [*overrides, *more])
 
 
 def part(cfg: DictConfig, name: str, **extra: Any) -> Any:

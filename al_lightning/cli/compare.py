@@ -18,7 +18,7 @@ from al_lightning.cli.build import (
     Parts,
     be_quiet,
     build,
-    compose,
+    compose_config,
     evaluate,
     part,
     register_resolvers,
@@ -100,12 +100,12 @@ class Comparison:
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Comparison | None:
         """Read a command line; None after ``--help``."""
-        default = compose("compare", [])
+        default = compose_config("compare", [])
         if any(a in ("-h", "--help") for a in arguments):
             print(USAGE.format(methods=f"[{','.join(default.methods)}]", metric=default.metric))
             return None
         own = [a for a in arguments if a.split("=")[0] in default]
-        cfg = compose("compare", own)
+        cfg = compose_config("compare", own)
         command = " ".join(["al-lightning compare", *arguments])
         others = tuple(a for a in arguments if a not in own)
         return cls(
@@ -121,7 +121,7 @@ class Comparison:
         """The configuration of one run."""
         folder = self.out / method / f"seed-{seed}"
         fixed = [f"experiment={method}", "logger=none", f"seed={seed}", f"run_dir='{folder}'"]
-        return compose("run", [*fixed, *self.overrides])
+        return compose_config("run", [*fixed, *self.overrides])
 
     def run(self, console: Console) -> Path:
         """Make every run that is not there yet, then report.

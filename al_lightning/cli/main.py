@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-VERBS = ("run", "compare", "plan", "status", "label", "approve", "export")
+VERBS = ("run", "compare", "plan", "status", "label", "approve", "export", "report")
 USAGE = """\
 usage: al-lightning VERB [option=value ...]
 
@@ -18,6 +18,7 @@ verbs:
   label     bring a file of answers into a run, without training
   approve   let a query that waits for approval go out
   export    the labelled records of a run, with where each label is from
+  report    what runs came to, as one HTML page and pictures
 
 al-lightning VERB --help lists the options of a verb; al-lightning --version says the version."""
 
@@ -55,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from al_lightning.cli.plan import plan
 
             return plan(rest)
+        if verb == "report":
+            from al_lightning.cli.report import report
+
+            return report(rest)
         from al_lightning.cli.people import people
 
         return people(verb, rest)

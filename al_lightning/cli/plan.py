@@ -12,7 +12,7 @@ from rich.console import Console
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.whole import WholePool
-from al_lightning.cli.build import be_quiet, build, compose, part, register_resolvers
+from al_lightning.cli.build import be_quiet, build, compose_config, part, register_resolvers
 from al_lightning.cost.architectures import architecture
 from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
 from al_lightning.cost.planner import Way
@@ -107,7 +107,7 @@ def plan(arguments: Sequence[str]) -> int:
     register_resolvers()
     own = [a for a in arguments if a != "--json"]
     try:
-        found = planned(compose("plan", own), own)
+        found = planned(compose_config("plan", own), own)
     except (ActiveLearningError, HydraException, ValueError) as error:
         errors = Console(stderr=True)
         errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -237,7 +237,7 @@ def _given(node: DictConfig) -> dict[str, Any]:
 
 def _command(overrides: Sequence[str], cfg: DictConfig, chosen: Schedule) -> str:
     """The command that runs the schedule, with what of the overrides a run understands."""
-    known = {*compose("run", []), "experiment"}
+    known = {*compose_config("run", []), "experiment"}
     taken = ("labels", "round_size", "prices")
     kept = [o for o in overrides if (key := o.lstrip("+~").split("=")[0].split(".")[0]) in known and key not in taken]
     sizes = ",".join(str(size) for size in chosen.way.sizes)

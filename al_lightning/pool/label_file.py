@@ -110,6 +110,19 @@ class Reader:
         return id
 
 
+def texts(path: Path) -> dict[int, dict[str, str]]:
+    """``{id: {column: text}}`` of what people are shown of each record in a CSV file of a query.
+
+    Raises:
+        BadLabelFile: it is no such file.
+    """
+    return {
+        int(row["id"]): {name: cell for name, cell in row.items() if name not in _OWN}
+        for _, row in _csv_rows(path, _text(path))
+        if re.fullmatch(r"[0-9]{1,18}", row["id"])
+    }
+
+
 class _Problem(Exception):
     """What is wrong with a row."""
 

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from al_lightning.cli.build import compose, register_resolvers
+from al_lightning.cli.build import compose_config, register_resolvers
 from al_lightning.cli.main import main
 
 IMAGENET = ("architecture=resnet152", "pool=1200000", "labels=200000", "epochs=90", "experiment=ordinary")
@@ -40,7 +40,7 @@ def test_the_run_as_it_would_be_made_and_the_command_for_it(capsys):
     verb = shlex.split(found["run"])
     assert verb[:2] == ["al-lightning", "run"]
     register_resolvers()
-    cfg = compose("run", verb[2:])
+    cfg = compose_config("run", verb[2:])
     assert list(cfg.round_size.sizes) == found["plan"]["sizes"]
     assert cfg.prices.label == 0.5
     assert cfg.trainer.max_epochs == 6

@@ -1,0 +1,307 @@
+"""Runs as a report needs them: what their folders hold, and nothing in it taken on trust."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.prices import Prices
+from al_lightning.errors import ActiveLearningError, DamagedFile
+from al_lightning.history import RoundRecord
+from al_lightning.pool.label_cell import TASKS, Language
+from al_lightning.pool.oracle import SKIP
+from al_lightning.settings import flatten
+from al_lightning.store import Saved, read_run, reading
+
+Point = dict[str, Any]
+"""A trained round on a curve: ``labels``, ``accuracy``, ``flops``, ``seconds``, ``money`` and ``final``."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportedRun:
+    """One run, read from its folder.
+
+    Args:
+        folder: the run folder.
+        saved: what its database holds.
+        name: what it is called among others.
+        brought: whether its first query are labels that the user had before the run.
+        reason_rounds: the round of each of its reasons.
+    """
+
+    folder: Path
+    saved: Saved
+    name: str
+    brought: bool = False
+    reason_rounds: tuple[int, ...] = ()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What must not change between two starts of the run, as data."""
+        config: dict[str, Any] = self.saved.meta["config"]
+        return config
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """``{"query.class": "Margin", ...}``: the configuration and the stopping rules, as far as they say anything."""
+        rules = self.saved.meta.get("stop") or []
+        flat = flatten({**self.config, "stop": {str(i): rule for i, rule in enumerate(rules)}})
+        return {key: value for key, value in flat.items() if value is not None}
+
+    @property
+    def task(self) -> str:
+        """What the model's logits mean."""
+        return str(self.config["task"])
+
+    @property
+    def pool_size(self) -> int:
+        """Records in the pool when the run last looked."""
+        return int(self.saved.meta["fingerprint"]["size"])
+
+    @cached_property
+    def trained(self) -> tuple[RoundRecord, ...]:
+        """Every round that was trained, the final fit last."""
+        final = self.saved.final
+        return (*self.saved.rounds, *([] if final is None else [final]))
+
+    @cached_property
+    def labels(self) -> dict[int, Any]:
+        """``{id: label}`` in the order of labelling; refused records are left out."""
+        return {i: value for i, value in self.saved.answers.items() if value is not SKIP}
+
+    @property
+    def refused(self) -> int:
+        """Records that nobody wanted to label."""
+        return len(self.saved.answers) - len(self.labels)
+
+    @cached_property
+    def language(self) -> Language | None:
+        """How its labels are written; None for tasks whose labels fit no cell."""
+        classes = (self.saved.meta.get("labelling") or {}).get("classes")
+        if self.task not in TASKS or (self.task == "multilabel" and classes is None):
+            return None
+        return Language(task=self.task, classes=classes)
+
+    # ---- what it cost ------------------------------------------------------------------------------------------
+
+    @property
+    def prices(self) -> Prices | None:
+        """What the run was priced at; None where a version before run folders had prices wrote it."""
+        noted = self.saved.meta.get("pricing")
+        return None if noted is None else Prices(**{name: noted[name] for name in ("label", "hour", "currency")})
+
+    @cached_property
+    def bill(self) -> Bill:
+        """The whole ledger, priced as the run was; without prices its money means nothing."""
+        noted = self.saved.meta.get("pricing") or {}
+        beside = int(noted.get("val_labels", 0)) + self.saved.second_answers
+        bill = Bill.of(
+            self.saved.entries,
+            labels=len(self.labels) + beside,
+            prices=self.prices or Prices(),
+            reference=self._reference,
+        )
+        if not noted.get("label_costs") or not self.trained or not bill.prices.label:
+            return bill
+        paid = self.label_money(self.trained[-1]) / bill.prices.label
+        return Bill.of(
+            self.saved.entries, labels=bill.labels, label_units=paid, prices=bill.prices, reference=bill.reference
+        )
+
+    def label_money(self, record: RoundRecord) -> float:
+        """What the labels had cost when a round was trained."""
+        hour = self.prices.hour if self.prices else 0.0
+        return float(record.cost["money"] - record.cost["seconds"] / 3600 * hour)
+
+    @property
+    def _reference(self) -> Line | None:
+        """One training on the labels there are; None while they are not those of the last fit."""
+        last, meta = self.trained[-1] if self.trained else None, self.saved.meta
+        per_record, rate = meta.get("flops_per_record", {}).get("train"), meta.get("train_rate")
+        if last is None or last.labelled != len(self.labels) or not last.cost.get("rho") or not per_record or not rate:
+            return None
+        flops = last.cost["flops"] / last.cost["rho"]
+        records = flops / per_record
+        seconds = records * rate["seconds"] / max(1, rate["records"])
+        return Line(records=round(records), flops=flops, seconds=seconds)
+
+    # ---- what it came to ---------------------------------------------------------------------------------------
+
+    @property
+    def standing(self) -> tuple[str, str]:
+        """Where it stands: one word to look at, one sentence to read."""
+        step, n = self.saved.step, len(self.saved.open_ids)
+        if step == "done":
+            why = self.saved.reasons[-1].sentence if self.saved.reasons else "no reason was noted"
+            return "finished", f"It ended: {why}."
+        if step == "label" and n:
+            return "waiting", f"It waits for {n:,} labels."
+        return "unfinished", f"It is under way, or was interrupted before the step “{step}”; the same command goes on."
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what the module logged, those that are no losses first."""
+        names = dict.fromkeys(chain.from_iterable(r.metrics for r in self.trained))
+        return sorted(names, key=lambda name: "loss" in name)
+
+    def curve(self, metric: str | None) -> list[Point]:
+        """Every trained round that has the metric, oldest first."""
+        return [
+            {
+                "labels": record.labelled,
+                "accuracy": record.metrics[metric],
+                **{name: record.cost[name] for name in ("flops", "seconds", "money")},
+                "final": record.final,
+            }
+            for record in self.trained
+            if metric is not None and math.isfinite(record.metrics.get(metric, math.nan))
+        ]
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def checked(folder: Path) -> Iterator[None]:
+    """Whatever a database does that holds what no run wrote, as one error.
+
+    Raises:
+        DamagedFile: it does.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedFile(folder / "run.sqlite", folder, f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def read(folder: Path) -> ReportedRun:
+    """One run.
+
+    Args:
+        folder: the run folder; it is only read, also while another process works on it.
+
+    Raises:
+        ActiveLearningError: no run is there, it has not begun, or a newer version wrote it.
+        DamagedFile: its database holds what no run wrote.
+    """
+    with checked(folder):
+        saved = read_run(folder)
+        if "config" not in saved.meta:
+            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+        brought = False
+        with reading(folder) as db:
+            rounds = tuple(int(round) for (round,) in db.execute("SELECT round FROM reason ORDER BY seq"))
+            if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
+                brought = db.execute("SELECT 1 FROM audit WHERE source = 'brought'").fetchone() is not None
+        run = ReportedRun(folder, saved, "/".join(folder.resolve().parts[-2:]), brought, rounds)
+        _check(run)
+    return run
+
+
+def find(paths: Sequence[Path]) -> tuple[list[ReportedRun], list[str]]:
+    """The runs in folders: run folders, or folders of a sweep with runs anywhere below.
+
+    Args:
+        paths: of folders.
+
+    Returns:
+        The runs, and a sentence for each folder below one of ``paths`` whose run cannot be read.
+
+    Raises:
+        ActiveLearningError: a folder that is not there, holds no run, or is itself a run that cannot be read.
+    """
+    runs: dict[Path, ReportedRun] = {}
+    left_out: list[str] = []
+    for path in paths:
+        if (path / "run.sqlite").exists():
+            runs[path.resolve()] = read(path)
+            continue
+        below = sorted(found.parent for found in path.rglob("run.sqlite")) if path.is_dir() else []
+        if not below:
+            there = "it has no run.sqlite, nor has a folder below it" if path.is_dir() else "it has no run.sqlite"
+            there += "" if path.exists() else ", for it does not exist"
+            raise ActiveLearningError(
+                f"{path} is no run folder: {there}. Give the run_dir of a run, or the folder of a sweep."
+            )
+        for folder in below:
+            try:
+                runs[folder.resolve()] = read(folder)
+            except ActiveLearningError as error:
+                left_out.append(str(error))
+    if not runs:
+        raise ActiveLearningError("no run can be read:\n" + "\n".join(f"  {sentence}" for sentence in left_out))
+    return _named(list(runs.values())), left_out
+
+
+def _named(runs: list[ReportedRun]) -> list[ReportedRun]:
+    if len(runs) == 1:
+        return runs
+    folders = [run.folder.resolve() for run in runs]
+    top = os.path.commonpath(folders)
+    return [replace(run, name=os.path.relpath(folder, top)) for run, folder in zip(runs, folders, strict=True)]
+
+
+def _check(run: ReportedRun) -> None:
+    """Raise LookupError, TypeError or ValueError for what is missing, and for numbers and texts that are none."""
+    saved = run.saved
+    for record in run.trained:
+        _finite(*(record.cost[name] for name in ("flops", "seconds", "money", "rho")))
+        _numbers(record.round, record.labelled, record.queried, record.epochs, record.attempts)
+        _numbers(record.candidates, record.stale, *record.metrics.values(), *record.cost.values())
+        _numbers(*(x for x in (record.agreement, record.uncertainty, record.coverage) if x is not None))
+        _texts(record.start, *record.metrics)
+    for entry in saved.entries:
+        _finite(entry.round, entry.records, entry.flops, entry.seconds)
+    for reason in saved.reasons:
+        _texts(reason.kind, reason.sentence)
+    for said in saved.statements:
+        _numbers(said.id, said.ask)
+        _texts(said.who, said.source, said.at)
+    _numbers(*chain.from_iterable(saved.queries), *saved.answers)
+    _texts(saved.step, *saved.keys.values())
+    _finite(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour)
+    _texts(run.bill.prices.currency, *run.settings)
+    flight = saved.meta.get("in_flight") or dict.fromkeys(("records", "flops", "seconds"), 0)
+    _finite(*(flight[name] for name in ("records", "flops", "seconds")))
+
+
+def _numbers(*values: Any) -> None:
+    wrong = [v for v in values if not isinstance(v, Real)]
+    if wrong:
+        raise TypeError(f"{wrong[0]!r} in the place of a number")
+
+
+def _finite(*values: Any) -> None:
+    _numbers(*values)
+    wrong = [v for v in values if not math.isfinite(v)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} in the place of an amount")
+
+
+def _texts(*values: Any) -> None:
+    wrong = [v for v in values if not isinstance(v, str)]
+    if wrong:
+        raise TypeError(f"{wrong[0]!r} in the place of a text")
+
+
+def main_metric(runs: Iterable[ReportedRun], wanted: str | None) -> str | None:
+    """What counts as accuracy: the name that is wanted, or the first that is no loss, or the first; None without any.
+
+    Raises:
+        ActiveLearningError: the wanted one was never logged.
+    """
+    names = sorted(dict.fromkeys(chain.from_iterable(run.metrics for run in runs)), key=lambda name: "loss" in name)
+    if wanted is not None and wanted not in names:
+        raise ActiveLearningError(
+            f"metric {wanted!r} was not logged; allowed: {', '.join(names) or 'none, for the module logged nothing'}."
+        )
+    return wanted or next(iter(names), None)
