@@ -308,7 +308,7 @@ def main() -> None:
         return
     parts: list[Callable[[], list[Row]]] = [
         lambda: online("fashion-mnist", tuple(CLAIMED), SEEDS),
-        *(lambda seed=seed: online("fashion-mnist", tuple(MODES), [seed]) for seed in FEW),  # type: ignore[misc]
+        *(lambda seed=seed: online("fashion-mnist", tuple(MODES), [seed]) for seed in FEW),
         lambda: online("letter", tuple(CLAIMED), FEW),
         lambda: half("fashion-mnist", FEW),
         lambda: half("letter", FEW),

@@ -81,10 +81,9 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return value in inner
     if hint in _PLAIN:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return isinstance(value, _PLAIN[hint][0]) and (hint is bool or not isinstance(value, bool)) and (
-            not number or not math.isnan(value)
-        )  # fmt: skip
+        if isinstance(value, float) and math.isnan(value):
+            return False
+        return isinstance(value, _PLAIN[hint][0]) and (hint is bool or not isinstance(value, bool))
     kind = origin or hint
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return isinstance(value, dict)

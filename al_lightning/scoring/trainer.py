@@ -20,6 +20,7 @@ from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.view import PoolView
+from al_lightning.pool.views import read
 from al_lightning.query.base import Strategy, check_task
 from al_lightning.rounds import Ranks, borrowed_for_scoring
 from al_lightning.scoring.infer import infer
@@ -102,7 +103,7 @@ class _ScoringModule(L.LightningModule):
             self._halve(len(ids))
         most, loader = self._pool.scoring_batch_size or 1, self._pool.indexed_dataloader(ids)
         for start in range(0, len(ids), most):
-            some, part = loader.collate_fn(loader.dataset.__getitems__(ids[start : start + most].tolist()))
+            some, part = loader.collate_fn(read(loader.dataset, ids[start : start + most].tolist()))
             self._score(some.numpy(), part)
 
     def _halve(self, size: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import PoolError
-from al_lightning.fit_plan import FitPlan, Length, load, snapshot
+from al_lightning.fit_plan import FitPlan, Length, Served, load, snapshot
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
@@ -112,12 +112,13 @@ def _fit(
         pool,
         FitPlan(epochs=epochs),
         Length(epochs=epochs),
+        Served(ids=np.arange(few)),
+        new=few,
         round=0,
         round_dir=folder,
         seed=0,
         step=0,
         flops=flops,
-        ids=np.arange(few),
     )
 
 
