@@ -169,6 +169,7 @@ def _stacked(
             bottom = bottom + np.asarray(values, dtype=float)
         every = max(1, math.ceil(len(names) / 12))
         axes.set_xticks(at[::every], [str(name) for name in names[::every]])
+        axes.set_xlim(-0.6, max(len(names), 4) - 0.4)  # one bar is no wall
         axes.grid(visible=False, axis="x")
         axes.set_xlabel("round")
         axes.set_ylabel(unit)

@@ -110,7 +110,8 @@ def _from_files(run: ReportedRun, rounds: list[int]) -> Callable[[int], Any]:
 def _text(seen: Any) -> str | None:
     """The text of a record: a string, or the strings among its parts."""
     if isinstance(seen, Mapping):
-        parts = [f"{name}: {value}" for name, value in seen.items() if isinstance(value, str) and value]
+        named = {name: value for name, value in seen.items() if isinstance(value, str) and value}
+        parts = list(named.values()) if len(named) == 1 else [f"{name}: {value}" for name, value in named.items()]
     elif isinstance(seen, tuple | list):
         parts = [value for value in seen if isinstance(value, str)]
     else:
