@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from al_lightning.cost.flops import batch_length
 from al_lightning.errors import UnsupportedModel
+from al_lightning.fit_plan import evaluating
 from al_lightning.fit_start import MATRICES
 from al_lightning.pool.datamodule import PoolDataModule
 
@@ -117,15 +118,12 @@ def _measuring(module: L.LightningModule) -> Iterator[None]:
     def silent(*args: Any, **kwargs: Any) -> None:
         """Lightning allows no step to be logged before the first one."""
 
-    training = [m for m in module.modules() if m.training]
-    module.eval()
     module.log = module.log_dict = silent  # type: ignore[method-assign]
     try:
-        yield
+        with evaluating(module):
+            yield
     finally:
         del module.log, module.log_dict
-        for m in training:
-            m.training = True
         for m in module.modules():
             if isinstance(m, Metric):
                 m.reset()

@@ -13,6 +13,7 @@ from torch.nn.functional import kl_div, log_softmax
 from torch.utils.hooks import RemovableHandle
 
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
+from al_lightning.fit_plan import evaluating
 from al_lightning.pool.sampler import ReplaySampler
 
 
@@ -82,14 +83,9 @@ class Distill(Callback):
 
     @torch.no_grad()
     def _ask(self, module: nn.Module, args: Any, kwargs: Any) -> Tensor:
-        training = [m for m in module.modules() if m.training]
-        module.eval()
-        try:
+        with evaluating(module):
             answer: Tensor = functional_call(module, self._previous, args, kwargs)
-            return answer
-        finally:
-            for m in training:
-                m.training = True
+        return answer
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._handle is not None:

@@ -181,6 +181,18 @@ def records_of(
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put all modules in eval mode, and those that were not back afterwards."""
+    training = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
 def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
     """Keep parts of the model from training: no gradients, and eval mode, so that BatchNorm's statistics stay too.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -15,9 +14,9 @@ State = dict[str, Any]
 """Plain data (JSON) a selector keeps between rounds; it lives in the run's store."""
 
 
-def share_to_count(share: float, view: PoolView, size: int) -> int:
+def share_to_count(share: float, unlabelled: int, size: int) -> int:
     """``share`` of the unlabelled records, at least ``size`` (a query must be possible), at most all of them."""
-    return min(len(view.unlabelled), max(size, int(np.ceil(share * len(view.unlabelled)))))
+    return min(unlabelled, max(size, int(np.ceil(share * unlabelled))))
 
 
 def check_share(share: float, who: str) -> None:
@@ -26,26 +25,6 @@ def check_share(share: float, who: str) -> None:
         raise ValueError(
             f"{who}(share={share}): share is a fraction of the unlabelled records, allowed: 0 < share <= 1."
         )
-
-
-def to_infer(selector: CandidateSelector, *, unlabelled: int, size: int, price: float | None, turn: int = 0) -> int:
-    """How many records a selector will have inferred for a query, from counts alone; at most, where ids decide too.
-
-    Args:
-        selector: its ``share``, ``spend`` and ``k`` are read, where it has them.
-        unlabelled: records that could be inferred.
-        size: of the query.
-        price: compute of inferring one record / compute of the recipe for one label; None while unknown.
-        turn: queries it has proposed candidates for before.
-    """
-    if turn % getattr(selector, "k", 1):
-        return 0
-    inner = getattr(selector, "selector", selector)
-    count = max(size, math.ceil(getattr(inner, "share", 1.0) * unlabelled))
-    spend = getattr(inner, "spend", None)
-    if spend is not None and price:
-        count = min(count, max(size, int(spend * size / price)))
-    return min(unlabelled, count)
 
 
 class CandidateSelector(ABC):
@@ -58,6 +37,17 @@ class CandidateSelector(ABC):
 
     reuses_scores: bool = False
     uses_features: bool = False
+
+    def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
+        """How many records it will have inferred for a query, from counts alone; at most, where ids decide too.
+
+        Args:
+            unlabelled: records that could be inferred.
+            size: of the query.
+            price: compute of inferring one record / compute of the recipe for one label; None while unknown.
+            turn: queries it has proposed candidates for before.
+        """
+        return unlabelled
 
     def propose(self, *, view: PoolView, size: int, rng: np.random.Generator, state: State) -> tuple[np.ndarray, State]:
         """Choose the ids to infer this round.

@@ -32,6 +32,11 @@ class EveryK(CandidateSelector):
             raise ValueError(f"EveryK(k={self.k}): k is the rounds between two inferences, allowed: 1, 2, 3, ...")
         object.__setattr__(self, "uses_features", self.selector.uses_features)  # frozen, yet not a setting
 
+    def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
+        if turn % self.k:
+            return 0
+        return self.selector.count(unlabelled=unlabelled, size=size, price=price, turn=turn // self.k)
+
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
     ) -> tuple[np.ndarray, State]:

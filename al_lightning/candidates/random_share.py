@@ -26,7 +26,11 @@ class RandomShare(CandidateSelector):
     def __post_init__(self) -> None:
         check_share(self.share, type(self).__name__)
 
+    def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
+        return share_to_count(self.share, unlabelled, size)
+
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
     ) -> tuple[np.ndarray, State]:
-        return rng.choice(view.unlabelled, size=share_to_count(self.share, view, size), replace=False), state
+        count = self.count(unlabelled=len(view.unlabelled), size=size)
+        return rng.choice(view.unlabelled, size=count, replace=False), state

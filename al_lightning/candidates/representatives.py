@@ -104,10 +104,13 @@ class Representatives(CandidateSelector):
                 f"record inferred in the first round, at most {MOST_CLUSTERS}."
             )
 
+    def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
+        return share_to_count(self.share, unlabelled, size)
+
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
     ) -> tuple[np.ndarray, State]:
-        count = share_to_count(self.share, view, size)
+        count = self.count(unlabelled=len(view.unlabelled), size=size)
         if not count:
             return view.unlabelled, state
         n_clusters = self.n_clusters or state.get("n_clusters") or min(count, MOST_CLUSTERS)

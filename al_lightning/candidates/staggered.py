@@ -44,13 +44,18 @@ class Staggered(CandidateSelector):
         if self.spend is not None and not self.spend > 0:
             raise ValueError(f"Staggered(spend={self.spend}): a fraction of one training, allowed: above 0, or None.")
 
+    def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
+        count = share_to_count(self.share, unlabelled, size)
+        if self.spend is not None and price:
+            count = min(count, max(size, int(self.spend * size / price)))
+        return count
+
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State
     ) -> tuple[np.ndarray, State]:
         ids = view.unlabelled
-        count, ties = share_to_count(self.share, view, size), rng.random(len(ids))
-        if self.spend is not None and view.score_cost:
-            count = min(count, max(size, int(self.spend * size / view.score_cost)))
+        count = self.count(unlabelled=len(ids), size=size, price=view.score_cost)
+        ties = rng.random(len(ids))
         scores = view.scores[ids]
         known = np.count_nonzero(~np.isnan(scores))
         by_score = np.lexsort((ties, -scores))[: min(known, int(self.best * count))]  # NaN sorts last

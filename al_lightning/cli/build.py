@@ -98,9 +98,9 @@ def part(cfg: DictConfig, name: str, **extra: Any) -> Any:
 def _check_numbers(cfg: DictConfig) -> None:
     for name, least in _LEAST.items():
         value = cfg[name]
-        if not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-            if name == "threads" and value is None:
-                continue
+        if name == "threads" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise BadOption(f"{name}={value!r}: allowed: a whole number, {least} or more.")
 
 

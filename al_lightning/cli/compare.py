@@ -24,6 +24,7 @@ from al_lightning.cli.build import (
     register_resolvers,
 )
 from al_lightning.cli.progress import RoundsBar
+from al_lightning.cli.say import say_error
 from al_lightning.errors import ActiveLearningError, Interrupted
 from al_lightning.history import RoundRecord
 from al_lightning.interrupts import stoppable
@@ -62,7 +63,6 @@ def compare(arguments: Sequence[str]) -> int:
     be_quiet()
     warnings.filterwarnings("ignore", "classes .* have no labelled record")  # it is among each run's reasons
     register_resolvers()
-    errors = Console(stderr=True)
     try:
         comparison = Comparison.of(arguments)
         if comparison is None:
@@ -70,7 +70,7 @@ def compare(arguments: Sequence[str]) -> int:
         with stoppable(f"{comparison.out}; finished runs are kept"):
             comparison.run(Console())
     except (ActiveLearningError, HydraException) as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(error)
         return 1
     except Interrupted as stop:
         return int(stop.code)  # type: ignore[arg-type]

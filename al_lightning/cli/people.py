@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from al_lightning.cli.say import say, say_error
 from al_lightning.cost.prices import Prices
 from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
@@ -41,11 +42,10 @@ def people(verb: str, arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0, or 1 for an error.
     """
-    console, errors = Console(), Console(stderr=True)
     try:
-        VERBS[verb](console, arguments)
+        VERBS[verb](Console(), arguments)
     except ActiveLearningError as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(error)
         return 1
     return 0
 
@@ -231,7 +231,7 @@ def _label(console: Console, arguments: Sequence[str]) -> None:
             step = next_step(saved, intake)
             store.commit(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
             saved.apply(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
-    _say(console, f"{options.file}: {'nothing new' if intake.empty else _counts(intake)}. Next: {_next(labelling)}")
+    say(console, f"{options.file}: {'nothing new' if intake.empty else _counts(intake)}. Next: {_next(labelling)}")
 
 
 def _approve(console: Console, arguments: Sequence[str]) -> None:
@@ -248,7 +248,7 @@ def _approve(console: Console, arguments: Sequence[str]) -> None:
         earlier = [a for a in saved.meta.get("approvals", []) if a["round"] != round]
         store.note("approvals", [*earlier, approval])
         release(labelling.queries, round)
-    _say(console, f"approved: {asked['labels']} labels, {asked['price']:.2f} {asked['currency']}. {labelling.waits()}")
+    say(console, f"approved: {asked['labels']} labels, {asked['price']:.2f} {asked['currency']}. {labelling.waits()}")
 
 
 def _user() -> str:
@@ -267,15 +267,11 @@ def _export(console: Console, arguments: Sequence[str]) -> None:
     write: Callable[[Any, Any], None] = write_csv if options.format == "csv" else write_parquet
     if options.out is not None:
         write_aside(options.out, lambda file: write(rows, file))
-        _say(console, f"{len(rows)} labelled records: {options.out}")
+        say(console, f"{len(rows)} labelled records: {options.out}")
     elif options.format == "parquet":
         raise ActiveLearningError("Parquet is no text for a terminal: give the file, -o labels.parquet.")
     else:
         write(rows, sys.stdout.buffer)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 VERBS: dict[str, Callable[[Console, Sequence[str]], None]] = {

@@ -13,6 +13,7 @@ from rich.console import Console
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cli.build import be_quiet, build, compose_config, part, register_resolvers
+from al_lightning.cli.say import say_error
 from al_lightning.cost.architectures import architecture
 from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
 from al_lightning.cost.planner import Way
@@ -109,8 +110,7 @@ def plan(arguments: Sequence[str]) -> int:
     try:
         found = planned(compose_config("plan", own), own)
     except (ActiveLearningError, HydraException, ValueError) as error:
-        errors = Console(stderr=True)
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(error)
         return 1
     if len(own) < len(arguments):
         print(json.dumps(found.to_json(), indent=1))

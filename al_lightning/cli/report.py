@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from al_lightning.cli.build import BadOption, be_quiet, compose_config, part, register_resolvers
+from al_lightning.cli.say import say, say_error
 from al_lightning.errors import ActiveLearningError
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.report.page import write_report
@@ -27,19 +28,19 @@ def report(arguments: Sequence[str]) -> int:
     """
     from hydra.errors import HydraException
 
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     options = _parser().parse_args(arguments)
     out = options.out or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
     try:
         pool = _pool(options.records, options.config_dir) if options.records else None
         made = write_report(options.runs, out, metric=options.metric, pool=pool, show=_show(options.shape))
     except (ActiveLearningError, HydraException) as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(error)
         return 1
     for sentence in made.left_out:
-        errors.print(f"left out: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        say(Console(stderr=True), f"left out: {sentence}")
     for path in (made.page, *made.pictures):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        say(console, str(path))
     return 0
 
 

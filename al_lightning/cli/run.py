@@ -13,6 +13,7 @@ from rich.console import Console
 from al_lightning.cli.build import Parts, be_quiet, build, evaluate, register_resolvers
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
+from al_lightning.cli.say import say_error
 from al_lightning.errors import ActiveLearningError, Interrupted
 from al_lightning.interrupts import stoppable
 from al_lightning.result import Result
@@ -54,7 +55,7 @@ def run_one(cfg: DictConfig) -> int:
         Exit code: 0, 1 for an error of this library, 130 after Ctrl-C, 143 after SIGTERM.
     """
     be_quiet()
-    console, errors = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0), Console(stderr=True)
+    console = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0)
     try:
         with stoppable(cfg.run_dir):
             with RoundsBar(console) as bar:
@@ -62,7 +63,7 @@ def run_one(cfg: DictConfig) -> int:
                 result = parts.learner.fit(parts.model, parts.pool)
             _report(console, parts, result)
     except ActiveLearningError as error:
-        errors.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(error)
         return 1
     except Interrupted as stop:
         return int(stop.code)  # type: ignore[arg-type]

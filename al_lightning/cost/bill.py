@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,13 @@ class Line:
             flops=self.flops + other.flops,
             seconds=self.seconds + other.seconds,
         )
+
+
+def _added(lines: Mapping[str, Line], entries: Iterable[Entry]) -> dict[str, Line]:
+    added = dict(lines)
+    for entry in entries:
+        added[entry.phase] = added.get(entry.phase, Line()) + entry
+    return added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +63,7 @@ class Bill:
         reference: Line | None = None,
     ) -> Bill:
         """Add up ledger entries."""
-        lines: dict[str, Line] = {}
-        for entry in entries:
-            lines[entry.phase] = lines.get(entry.phase, Line()) + entry
+        lines = _added({}, entries)
         ordered = {phase: lines[phase] for phase in PHASES if phase in lines}
         return cls(lines=ordered, labels=labels, label_units=label_units, reference=reference, prices=prices)
 
@@ -71,14 +76,11 @@ class Bill:
             units: what each of them costs, in multiples of ``Prices.label``.
             reference: of all labels then.
         """
-        lines = dict(self.lines)
-        for entry in entries:
-            lines[entry.phase] = lines.get(entry.phase, Line()) + entry
         before = self.labels if self.label_units is None else self.label_units
         own = self.label_units is None and units == 1
         return replace(
             self,
-            lines=lines,
+            lines=_added(self.lines, entries),
             labels=self.labels + labels,
             label_units=None if own else before + units * labels,
             reference=reference,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from al_lightning.candidates.base import CandidateSelector, to_infer
+from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.ledger import Entry
@@ -92,7 +92,7 @@ class Course:
     def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
         train, recipe = measured.flops.get("train"), measured.recipe
         price = measured.forward * self.passes / (train * recipe) if train and recipe else None
-        inferred = to_infer(self.candidates, unlabelled=history.unlabelled, size=size, price=price, turn=turn)
+        inferred = self.candidates.count(unlabelled=history.unlabelled, size=size, price=price, turn=turn)
         score = measured.inference("score", inferred, passes=self.passes, round=history.round)
         beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
         return [score, beside] if beside.flops or beside.seconds else [score]

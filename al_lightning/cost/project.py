@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from al_lightning.cost.ahead import Measured
+from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import ActiveLearningError
 
@@ -97,7 +98,7 @@ class Project:
         for problem in self._problems():
             raise BadProject(problem)
         if self.train is None:
-            object.__setattr__(self, "train", 3 * self.forward)
+            object.__setattr__(self, "train", (1 + BACKWARD) * self.forward)
         if self.train < self.forward:  # type: ignore[operator]
             raise BadProject(
                 f"train={self.train:g} FLOPs a record, forward={self.forward:g}: train is forward and backward "

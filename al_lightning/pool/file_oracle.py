@@ -11,10 +11,10 @@ from typing import Any
 from al_lightning.durable import move, write_aside
 from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.history import Reason
-from al_lightning.pool.label_cell import Language, check_classes
+from al_lightning.pool.label_cell import Language, check_classes, plain_classes
 from al_lightning.pool.label_file import Reader, Row, as_csv, as_json_lines
 from al_lightning.pool.oracle import LabelRequest
-from al_lightning.pool.votes import Decisions, Statement, decide
+from al_lightning.pool.votes import Decisions, Statement, answers
 from al_lightning.seeds import generator
 
 Columns = Mapping[int, Mapping[str, Any]] | Callable[[int], Mapping[str, Any]]
@@ -105,9 +105,7 @@ class FileOracle:
     def collect(self) -> Mapping[int, Any]:
         """The labels that follow from what is filled in by now."""
         assert self._request is not None, "ask() comes before collect()"
-        said, task = self.said(self._request), self._request.task
-        decisions = decide(said, task=task, annotators=self.annotators, adjudicator=self.adjudicator)
-        return {i: decision.value for i, decision in decisions.answers.items()}
+        return answers(self, self._request)
 
     def said(self, request: LabelRequest) -> list[Statement]:
         """Every filled cell of every file, oldest round first.
@@ -121,9 +119,8 @@ class FileOracle:
 
     def rules(self) -> dict[str, Any]:
         """What ``al-lightning label``, ``status`` and ``approve`` need to know."""
-        classes = self.classes if self.classes is None or isinstance(self.classes, int) else list(self.classes)
         return {
-            "classes": classes,
+            "classes": plain_classes(self.classes),
             "annotators": self.annotators,
             "adjudicator": self.adjudicator,
             "repeat": self.repeat,

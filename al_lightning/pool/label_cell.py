@@ -117,6 +117,11 @@ class Language:
         return int(found[1])
 
 
+def plain_classes(classes: int | Sequence[str] | None) -> int | list[str] | None:
+    """Classes as JSON-able data."""
+    return classes if classes is None or isinstance(classes, int) else list(classes)
+
+
 def check_classes(classes: int | Sequence[str] | None) -> None:
     """Raise ValueError for classes whose names a cell could not tell apart."""
     if classes is None:

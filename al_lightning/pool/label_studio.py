@@ -14,9 +14,9 @@ from requests.adapters import HTTPAdapter, Retry
 from al_lightning.errors import ActiveLearningError, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import Columns, ties_among
-from al_lightning.pool.label_cell import Language, check_classes
+from al_lightning.pool.label_cell import Language, check_classes, plain_classes
 from al_lightning.pool.oracle import SKIP, LabelRequest
-from al_lightning.pool.votes import Decisions, Statement, decide
+from al_lightning.pool.votes import Decisions, Statement, answers
 
 TOKEN = "LABEL_STUDIO_API_KEY"
 """Environment variable that holds the access token; nothing else does, so that it reaches no file of a run."""
@@ -28,6 +28,10 @@ _CONTROLS = {"multiclass": "Choices", "binary": "Choices", "multilabel": "Choice
 
 class LabelStudioError(ActiveLearningError):
     """A server that does not answer, refuses, or has a project that does not fit the pool."""
+
+
+def _page(url: str, project: int) -> str:
+    return f"{url.rstrip('/')}/projects/{project}"
 
 
 class _Server:
@@ -43,7 +47,7 @@ class _Server:
     @property
     def page(self) -> str:
         """Where people work."""
-        return f"{self.url}/projects/{self.project}"
+        return _page(self.url, self.project)
 
     def _authorization(self) -> str:
         token = os.environ.get(TOKEN, "").strip()
@@ -210,7 +214,7 @@ class LabelStudioOracle:
         id, key = int(mark["id"]), str(mark["key"])
         if not 0 <= id < request.size or str(request.key(id)) != key:
             raise PoolError(
-                f"task {task['id']} of {self.url}/projects/{self.project} is of record {id} with the key {key!r}, and "
+                f"task {task['id']} of {self._page} is of record {id} with the key {key!r}, and "
                 "this pool has no such record. A project holds the labels of one pool: use another project."
             )
         return id
@@ -220,9 +224,7 @@ class LabelStudioOracle:
     def collect(self) -> Mapping[int, Any]:
         """The labels that follow from what is annotated by now."""
         assert self._request is not None, "ask() comes before collect()"
-        said, task = self.said(self._request), self._request.task
-        decisions = decide(said, task=task, annotators=self.annotators, adjudicator=self.adjudicator)
-        return {i: decision.value for i, decision in decisions.answers.items()}
+        return answers(self, self._request)
 
     def said(self, request: LabelRequest) -> list[Statement]:
         """Every annotation of a queried record, oldest first; of several by one person, the last.
@@ -249,20 +251,23 @@ class LabelStudioOracle:
                 found[id, who] = (annotation["updated_at"], statement)
         return [statement for _, statement in sorted(found.values(), key=lambda pair: pair[0])]
 
+    @property
+    def _page(self) -> str:
+        return _page(self.url, self.project)
+
     def rules(self) -> dict[str, Any]:
         """What ``al-lightning status`` and ``label`` need to know; they do not ask the server."""
-        classes = self.classes if self.classes is None or isinstance(self.classes, int) else list(self.classes)
         return {
-            "classes": classes,
+            "classes": plain_classes(self.classes),
             "annotators": self.annotators,
             "adjudicator": self.adjudicator,
-            "server": f"{self.url.rstrip('/')}/projects/{self.project}",
+            "server": self._page,
         }
 
     def waits(self, request: LabelRequest, decisions: Decisions) -> Reason:
         """What people have to do: annotate, or settle ties."""
         return waiting_at(
-            f"{self.url.rstrip('/')}/projects/{self.project}",
+            self._page,
             request,
             decisions,
             language=self._language(request),

@@ -52,13 +52,8 @@ class ReplaySampler(Sampler[int]):
 
     def __init__(self, *, old: int, new: int, batch: int, replay: float, seed: int) -> None:
         self._order = np.random.default_rng(seed).permutation(old)
-        self._new, self._batch, self._replay, self._seed, self._epoch = (
-            np.arange(old, old + new),
-            batch,
-            replay,
-            seed,
-            0,
-        )
+        self._new = np.arange(old, old + new)
+        self._seed, self._epoch = seed, 0
         self._rows = max(1, round(batch / (1 + replay)))
         self._batches = -(-new // self._rows)
         self._each = [min(batch - self.new_in(i), round(self.new_in(i) * replay)) for i in range(self._batches)]
@@ -71,10 +66,8 @@ class ReplaySampler(Sampler[int]):
         return len(self._new) + sum(self._each)
 
     def __iter__(self) -> Iterator[int]:
-        turn, new = (
-            self._epoch * sum(self._each),
-            np.random.default_rng([self._seed, self._epoch]).permutation(self._new),
-        )
+        turn = self._epoch * sum(self._each)
+        new = np.random.default_rng([self._seed, self._epoch]).permutation(self._new)
         self._epoch += 1
         for i, count in enumerate(self._each):
             yield from new[i * self._rows : (i + 1) * self._rows].tolist()

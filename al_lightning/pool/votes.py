@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from al_lightning.pool.oracle import SKIP
+
+if TYPE_CHECKING:
+    from al_lightning.pool.oracle import LabelRequest, People
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +168,14 @@ def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudica
             who = "+".join(s.who for s in backing if s.who)
             answers[id] = Decision(value=value, who=who, source="+".join(dict.fromkeys(s.source for s in backing)))
     return Decisions(answers=answers, ties=ties, few=tuple(few))
+
+
+def answers(oracle: People, request: LabelRequest) -> dict[int, Any]:
+    """The labels that follow from what people have said by now: ``collect`` of an oracle behind which they are."""
+    decisions = decide(
+        oracle.said(request), task=request.task, annotators=oracle.annotators, adjudicator=oracle.adjudicator
+    )
+    return {i: decision.value for i, decision in decisions.answers.items()}
 
 
 def _majority(values: Sequence[Any], task: str) -> Any:

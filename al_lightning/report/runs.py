@@ -26,6 +26,10 @@ Point = dict[str, Any]
 """A trained round on a curve: ``labels``, ``accuracy``, ``flops``, ``seconds``, ``money`` and ``final``."""
 
 
+def _losses_last(names: Iterable[Iterable[str]]) -> list[str]:
+    return sorted(dict.fromkeys(chain.from_iterable(names)), key=lambda name: "loss" in name)
+
+
 @dataclass(frozen=True, eq=False)
 class ReportedRun:
     """One run, read from its folder.
@@ -150,8 +154,7 @@ class ReportedRun:
     @property
     def metrics(self) -> list[str]:
         """Names of what the module logged, those that are no losses first."""
-        names = dict.fromkeys(chain.from_iterable(r.metrics for r in self.trained))
-        return sorted(names, key=lambda name: "loss" in name)
+        return _losses_last(r.metrics for r in self.trained)
 
     def curve(self, metric: str | None) -> list[Point]:
         """Every trained round that has the metric, oldest first."""
@@ -299,7 +302,7 @@ def main_metric(runs: Iterable[ReportedRun], wanted: str | None) -> str | None:
     Raises:
         ActiveLearningError: the wanted one was never logged.
     """
-    names = sorted(dict.fromkeys(chain.from_iterable(run.metrics for run in runs)), key=lambda name: "loss" in name)
+    names = _losses_last(run.metrics for run in runs)
     if wanted is not None and wanted not in names:
         raise ActiveLearningError(
             f"metric {wanted!r} was not logged; allowed: {', '.join(names) or 'none, for the module logged nothing'}."

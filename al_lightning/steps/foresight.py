@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from al_lightning.candidates.base import CandidateSelector, to_infer
+from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.course import Course
@@ -76,7 +76,7 @@ class Foresight:
         if before:
             return min(unlabelled, max(before))
         price = None if run.score_cost is None else run.score_cost * self.query.passes
-        return to_infer(self.candidates, unlabelled=unlabelled, size=size, price=price)
+        return self.candidates.count(unlabelled=unlabelled, size=size, price=price)
 
     def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
         before, round = run.saved.rounds[-1].labelled, run.round

@@ -24,6 +24,7 @@ from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.query import Margin
 from al_lightning.store import Store, read_run
+from benchmarks.syscalls import forked
 from tests.helpers import Net, learner, net, pool_of
 
 POINTS = ("first ask", "scoring", "ask", "answering", "training", "validation", "after a round", "last fit")
@@ -166,17 +167,7 @@ def answered(folder: Path, point: str | None) -> dict[str, Any]:
 
 def in_child(action: Callable[[], None]) -> int:
     """Status of a forked process that did it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
+    return os.waitpid(forked(action), 0)[1]
 
 
 def locked(folder: Path) -> dict[str, Any]:
