@@ -1,15 +1,16 @@
 """How far from the best stop every stopping rule ends, on recorded learning curves.
 
     python -m benchmarks.stopping record      # resumable, a data set and model at a time; see benchmarks/curves.py
-    python -m benchmarks.stopping evaluate    # seconds; writes results/stopping.json
+    python -m benchmarks.stopping evaluate    # minutes; writes results/stopping.json
 
 Cost of a stop = price of its labels + (1 - test accuracy) * value of an accuracy of 1. Regret = (cost at the rule's
 stop - cost at the best round) / (cost of the worse end point - cost at the best round). A run is judged at prices for
 which its best round lies between 10 % and 90 % of its labels. Rules read validation accuracy and what the run knows
 without labels, never the test accuracy that judges them.
 
-Whatever is learnt is learnt on the other data sets: the prior of CostStopping, and the threshold of every other rule,
-the one with the least mean regret there. The thresholds of the rules' own papers are judged beside them.
+Whatever is learnt is learnt on the other data sets: the prior and the confidence of CostStopping, and the threshold of
+every other rule, the one with the least mean regret there. The thresholds of the rules' own papers are judged beside
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,8 @@ PRICES = 12
 """Prices at most that a run is judged at, spread evenly over the logarithm."""
 INSIDE = (0.1, 0.9)
 POINT = 0.01
+CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""That may be chosen for CostStopping."""
 
 
 @dataclass(frozen=True)
@@ -178,38 +181,40 @@ RULES = {
 
 
 def learn_prior(seen: Sequence[Curve]) -> Prior:
-    """CostStopping's prior, from the mean curves of other data sets and models."""
+    """CostStopping's prior: power laws fitted to the mean curves of other data sets and models, and what is around."""
     groups: dict[tuple[str, str], list[Curve]] = defaultdict(list)
     for curve in seen:
         groups[curve.dataset, curve.model].append(curve)
-    rounds = []
-    for members in groups.values():
-        test, kappa = (np.mean([c[name] for c in members], axis=0) for name in ("test", "kappa"))
-        rounds.append((members[0].labels, np.diff(test), 1 - kappa[1:]))
-
-    def scale(gain: np.ndarray, change: np.ndarray, power: float) -> float:
-        shape = change**power  # a record that changes is a unit of variance
-        return float(np.sum(gain * shape / change) / np.sum(shape**2 / change))
-
-    def misfit(power: float) -> float:
-        total = 0.0
-        for _, gain, change in rounds:
-            rest = gain - scale(gain, change, power) * change**power
-            total += np.sum(rest**2 / change) / np.sum(gain**2 / change)
-        return total
-
-    power = float(min(np.arange(1.0, 2.01, 0.05), key=misfit))
-    scales = [scale(gain, change, power) for _, gain, change in rounds]
-    slopes = [
-        np.polyfit(np.log((labels[1:] + labels[:-1]) / 2), np.log(change**power / np.diff(labels)), 1)[0]
-        for labels, _, change in rounds
-    ]
+    means = [(members[0].labels, np.mean([1 - c["test"] for c in members], axis=0)) for members in groups.values()]
+    exponents = np.log([fitted_exponent(labels, error) for labels, error in means])
+    noise = []
+    for curve in seen:
+        rest = curve["val"] - curve["test"]
+        noise.append(np.var(rest, ddof=1) * curve.val / np.mean(curve["test"] * (1 - curve["test"])))
     return Prior(
-        power=round(power, 2),
-        scale=round(float(np.mean(scales)), 3),
-        scale_sd=round(max(0.15, float(np.std(scales))), 3),
-        slope=round(float(np.mean(slopes)), 2),
+        exponent=round(float(np.exp(exponents.mean())), 3),
+        exponent_sd=round(float(exponents.std(ddof=1)), 3),
+        noise=round(float(np.mean(noise)), 3),
     )
+
+
+def fitted_exponent(labels: np.ndarray, error: np.ndarray) -> float:
+    """``c`` of the least-squares ``error = floor + b * labels ** -c``, both ``(rounds,)``."""
+    exponents, floors = np.geomspace(0.05, 3, 80)[:, None, None], np.linspace(0, 1, 60)[:, None] * error.min()
+    power = (labels / labels[-1]) ** -exponents
+    b = ((error - floors) * power).sum(-1, keepdims=True) / (power**2).sum(-1, keepdims=True)
+    misfit = ((error - floors - b * power) ** 2).sum(-1)
+    return float(exponents[np.unravel_index(misfit.argmin(), misfit.shape)[0], 0, 0])
+
+
+def learn_confidence(seen: Sequence[Curve], prior: Prior) -> float:
+    """CostStopping's confidence: the one with the least mean regret."""
+
+    def regret(confidence: float) -> float:
+        stops = [(c, cost_stopping(c, prior, confidence, stop_set=True)) for c in seen]
+        return float(np.mean([row["regret"] for curve, stop_at in stops for row in judged(curve, stop_at)]))
+
+    return min(CONFIDENCES, key=regret)
 
 
 def chosen(rule: Rule, seen: Sequence[Curve]) -> float:
@@ -238,17 +243,18 @@ def judged(curve: Curve, stop_at: Callable[[float], tuple[int, bool]]) -> list[d
     return found
 
 
-def cost_stopping(curve: Curve, prior: Prior, *, stop_set: bool) -> Callable[[float], tuple[int, bool]]:
+def cost_stopping(
+    curve: Curve, prior: Prior, confidence: float, *, stop_set: bool
+) -> Callable[[float], tuple[int, bool]]:
     """Its stop at any price; a forecast does not depend on the price, so each is made once."""
-    rule, last = CostStopping(price_per_point=1.0, labels=int(curve.labels[-1]), prior=prior), len(curve.labels) - 1
-    if not stop_set:
-        curve = replace(curve, columns={**curve.columns, "kappa": np.full(last + 1, np.nan)})
+    last = len(curve.labels) - 1
+    rule = CostStopping(price_per_point=1.0, labels=int(curve.labels[-1]), confidence=confidence, prior=prior)
     seen = []
     for i in range(last):
         history = curve.history(i)
         forecast = rule.forecast(history)
         if forecast is not None and not (stop_set and curve["kappa"][i] < rule.agreement):
-            seen.append((i, forecast.gain, rule.costs(history, forecast) / history.bill.prices.label))
+            seen.append((i, forecast.high, rule.costs(history, forecast) / history.bill.prices.label))
 
     def stop_at(value: float) -> tuple[int, bool]:
         found = next((i for i, gain, cost in seen if best_stop(gain, cost, value=value)[1] <= 0), None)
@@ -264,11 +270,14 @@ def evaluate(all_curves: Sequence[Curve]) -> dict[str, list[tuple[Curve, list[di
         here = [c for c in all_curves if c.dataset == name]
         elsewhere = [c for c in all_curves if c.dataset != name]
         prior = learn_prior(elsewhere)
+        confidence = learn_confidence(elsewhere, prior)
         thresholds = {rule: chosen(RULES[rule], elsewhere) for rule in RULES}
-        print(name, prior, thresholds, flush=True)
+        print(name, prior, confidence, thresholds, flush=True)
         for curve in here:
             for with_stop_set, label in ((True, "cost_stopping"), (False, "cost_stopping, no stop set")):
-                found[label].append((curve, judged(curve, cost_stopping(curve, prior, stop_set=with_stop_set))))
+                found[label].append(
+                    (curve, judged(curve, cost_stopping(curve, prior, confidence, stop_set=with_stop_set)))
+                )
             for label, rule in RULES.items():
                 for kind, threshold in (("", thresholds[label]), (", as published", rule.published)):
                     stop = rule.stop(curve, threshold)
@@ -316,16 +325,21 @@ def main() -> None:
     everything.sort(key=lambda row: row["regret_mean"])
     linear.sort(key=lambda row: row["regret_mean"])
     ours = next(row for row in everything if row["rule"] == "cost_stopping")
+    others = [row for row in everything if not row["rule"].startswith("cost_stopping")]
+    rank = 1 + sum(row["regret_mean"] < ours["regret_mean"] for row in others)
     curves_there = [c for c, _ in found["cost_stopping"]]
     claims = [
         claim("cost_stopping_regret_median", ours["regret_median"], "<=", 0.05),
         claim("cost_stopping_regret_p90", ours["regret_p90"], "<=", 0.15),
         claim("premature_stop_rate", ours["premature"], "<=", 0.02),
-        claim("cost_stopping_mean_cost_rank", 1 + everything.index(ours), "==", 1),
+        claim(
+            "cost_stopping_mean_cost_rank", 1 + sum(row["regret_mean"] < ours["regret_mean"] for row in others), "==", 1
+        ),
         claim("datasets", len({c.dataset for c in curves_there}), ">=", 6),
         claim("runs", len(curves_there), ">=", 240),
     ]
-    learnt = {"cost_stopping_prior_of_all": vars(learn_prior(curves_there))}
+    prior = learn_prior(curves_there)
+    learnt = {"cost_stopping_of_all": {**vars(prior), "confidence": learn_confidence(curves_there, prior)}}
     path = write_results(
         "stopping", "python -m benchmarks.stopping evaluate", rows, claims, learnt=learnt, summary=everything,
         linear=linear,

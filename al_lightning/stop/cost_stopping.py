@@ -10,14 +10,7 @@ import numpy as np
 
 from al_lightning.errors import UnknownMonitor
 from al_lightning.history import History, Reason
-from al_lightning.stop.learning_curve import (
-    PRIOR,
-    UNKNOWN_VAL_LABELS,
-    Forecast,
-    Prior,
-    gain_by_accuracy,
-    gain_by_agreement,
-)
+from al_lightning.stop.learning_curve import PRIOR, UNKNOWN_VAL_LABELS, Forecast, Prior, gain_by_accuracy
 
 _MOST_ROUNDS = 200
 """Rounds that are looked ahead."""
@@ -56,17 +49,18 @@ def best_stop(gain: np.ndarray, cost: np.ndarray, *, value: float) -> tuple[int,
 class CostStopping:
     """Stop when the accuracy that further rounds will gain no longer covers what they cost.
 
-    After every round the learning curve is forecast (see :func:`~al_lightning.stop.learning_curve.gain_by_agreement`;
-    without a stop set :func:`~al_lightning.stop.learning_curve.gain_by_accuracy`, which is less sharp), the labels,
-    training and scoring of the rounds that may follow are priced at the run's prices and measured seconds, and the run
-    ends if no number of further rounds is expected to pay. The forecast is logged after every fit; the reason has it.
+    After every round the learning curve is forecast (see :func:`~al_lightning.stop.learning_curve.gain_by_accuracy`),
+    the labels, training and scoring of the rounds that may follow are priced at the run's prices and measured seconds,
+    and the run ends if no number of further rounds pays, not even with the gain at the upper end of its interval: a
+    stop is for good, and one more round is not. The forecast is logged after every fit; the reason has it.
 
     Args:
         monitor: accuracy, or another share of validation records that are right, that the module logs.
         price_per_point: what a point of it (0.01) is worth, in the currency of the prices.
         target: accuracy to reach, in place of a price: the run ends when it is reached, or when it is above the
             forecast's interval with all of the pool labelled.
-        agreement: Cohen's kappa with the round before, below which the run does not stop; needs a stop set.
+        confidence: probability that the gain is at most the upper end of its interval, 0.5 to 1.
+        agreement: Cohen's kappa with the round before, below which the run does not stop, where there is a stop set.
         labels: labels the run may have at most, where something else limits them; default: the whole pool.
         prior: what other learning curves have taught.
 
@@ -77,6 +71,7 @@ class CostStopping:
     monitor: str = "val_acc"
     price_per_point: float | None = None
     target: float | None = None
+    confidence: float = 0.9
     agreement: float = 0.6
     labels: int | None = None
     prior: Prior = field(default=PRIOR, repr=False)
@@ -91,6 +86,8 @@ class CostStopping:
             raise ValueError(f"CostStopping(price_per_point={self.price_per_point}): money, allowed: above 0.")
         if self.target is not None and not 0 < self.target <= 1:
             raise ValueError(f"CostStopping(target={self.target}): an accuracy, allowed: 0 < target <= 1.")
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"CostStopping(confidence={self.confidence}): a probability, allowed: between 0.5 and 1.")
         if not -1 <= self.agreement <= 1:
             raise ValueError(f"CostStopping(agreement={self.agreement}): Cohen's kappa, allowed: -1 to 1.")
 
@@ -121,19 +118,21 @@ class CostStopping:
                 f"CostStopping(monitor={self.monitor!r}): {wrong[0]:g} is no accuracy, allowed: 0 to 1. Monitor the "
                 "share of validation records that are right."
             )
-        agreement = [r.agreement for r in rounds[1:]]
-        by_agreement = bool(agreement) and all(a is not None and math.isfinite(a) for a in agreement)
-        if len(rounds) < 3 or (not by_agreement and sum(map(math.isfinite, values)) < 3):
+        if sum(map(math.isfinite, values)) < 3:
             return None
         labels = [r.labelled for r in rounds]
         most = labels[-1] + history.unlabelled
         ahead = further_labels(labels, most if self.labels is None else min(most, self.labels))
         if not len(ahead):
             return None
-        known = {"val_labels": history.val_labels or UNKNOWN_VAL_LABELS, "prior": self.prior}
-        if by_agreement:
-            return gain_by_agreement(labels, values, agreement, ahead, **known)  # type: ignore[arg-type]
-        return gain_by_accuracy(labels, values, ahead, **known)  # type: ignore[arg-type]
+        return gain_by_accuracy(
+            labels,
+            values,
+            ahead.tolist(),
+            val_labels=history.val_labels or UNKNOWN_VAL_LABELS,
+            confidence=self.confidence,
+            prior=self.prior,
+        )
 
     def costs(self, history: History, forecast: Forecast) -> np.ndarray:
         """What further rounds cost, ``(m,)``."""
@@ -144,7 +143,7 @@ class CostStopping:
         return cost_of_rounds(forecast.labels, now=now, price=prices.label, compute=max(0.0, compute))
 
     def report(self, history: History) -> dict[str, float]:
-        """The forecast of the next round, and what the best number of further ones is worth; to be logged."""
+        """The forecast of the next round, and what the best number of further ones may be worth; to be logged."""
         forecast = self.forecast(history)
         if forecast is None:
             return {}
@@ -152,20 +151,20 @@ class CostStopping:
         cost = self.costs(history, forecast)
         numbers["cost"] = cost[0]
         if self.price_per_point is not None:
-            numbers["net"] = best_stop(forecast.gain, cost, value=100 * self.price_per_point)[1]
+            numbers["net"] = best_stop(forecast.high, cost, value=100 * self.price_per_point)[1]
         return {name: float(value) for name, value in numbers.items()}
 
     def _covered(self, history: History, forecast: Forecast) -> Reason | None:
         assert self.price_per_point is not None
         value, cost = 100 * self.price_per_point, self.costs(history, forecast)
-        best, net = best_stop(forecast.gain, cost, value=value)
+        best, net = best_stop(forecast.high, cost, value=value)
         if net > 0:
             return None
         gain, labels, money = forecast.gain[best], forecast.labels[best] - history.rounds[-1].labelled, cost[best]
         sentence = (
             f"{labels:.0f} more labels are expected to gain {100 * gain:.2f} points ({100 * forecast.low[best]:.2f} to "
-            f"{100 * forecast.high[best]:.2f}), worth {value * gain:.4g} {history.bill.prices.currency}, and cost "
-            f"{money:.4g}; no number of rounds pays"
+            f"{100 * forecast.high[best]:.2f}), worth at most {value * forecast.high[best]:.4g} "
+            f"{history.bill.prices.currency}, and cost {money:.4g}; no number of rounds pays"
         )
         return Reason("cost", sentence, {**_numbers(forecast), "cost": cost.tolist(), "value": value, "net": net})
 

@@ -227,10 +227,10 @@ def test_metrics_that_are_missing_or_fall(kappa: Any) -> None:
     assert falling is not None
 
 
-def test_without_any_accuracy_it_has_nothing_to_say_but_with_agreement_it_has_other_curves() -> None:
+def test_without_any_accuracy_it_has_nothing_to_say() -> None:
     rule = CostStopping(price_per_point=0.001)
     assert rule(history([NAN] * 6)) is None
-    assert rule(history([NAN] * 6, kappa=KAPPA)) is not None
+    assert rule(history([NAN] * 6, kappa=KAPPA)) is None
     with pytest.raises(UnknownMonitor, match="Available: val_acc"):
         CostStopping(monitor="acc", price_per_point=1.0)(history(CURVE))
     with pytest.raises(ValueError, match=r"CostStopping\(monitor='val_acc'\): 1.5 is no accuracy"):
@@ -275,6 +275,8 @@ def test_a_later_round_may_pay_where_the_next_does_not() -> None:
         (lambda: CostStopping(price_per_point=0.0), r"price_per_point=0.0\)"),
         (lambda: CostStopping(target=90.0), r"target=90.0\)"),
         (lambda: CostStopping(target=0.9, agreement=2), r"agreement=2\)"),
+        (lambda: CostStopping(target=0.9, confidence=0.5), r"confidence=0.5\): .* between 0.5 and 1"),
+        (lambda: CostStopping(target=0.9, confidence=90), r"confidence=90\)"),
     ],
 )
 def test_settings_out_of_range(build: Any, message: str) -> None:
