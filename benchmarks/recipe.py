@@ -124,7 +124,7 @@ PROBLEMS = {
     "letter": _of("letter", _grid((12, 16, 20, 24, 30), (32, 64), (4e-3, 8e-3, 1.6e-2), SCHEDULES)),
     "banking77": _of("banking77", _grid((4, 6, 8, 10, 15), (32, 64), (2e-3, 4e-3, 8e-3), SCHEDULES)),
     "fashion-mnist": _of("fashion-mnist", _grid((5, 8, 12), (32, 64), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
-    "pretrained": _of("pretrained", _grid((3, 5), (32,), (2e-4, 4e-4), ("onecycle",)), range(20, 23), range(0)),
+    "pretrained": _of("pretrained", _grid((3, 5), (32,), (2e-4, 4e-4, 8e-4), ("onecycle",)), range(20, 23), range(0)),
     # Five epochs at most: what the protocol is about is scoring.
     "inference-heavy": _of("inference-heavy", _grid((3, 4, 5), (16, 32), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
 }
