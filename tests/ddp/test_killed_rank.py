@@ -1,0 +1,38 @@
+"""One of two processes is killed: the other ends with an error instead of waiting, and the next start goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ddp
+NOBODY = -1
+
+
+def start(folder: Path, rank: int, phase: str) -> subprocess.CompletedProcess[str]:
+    """The program, until both of its processes have ended: they hold the pipes that are read here."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "ddp" / "killed_rank.py"), str(folder), str(rank), phase],
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rank", "phase"), [(1, "fit"), (0, "scoring")])
+def test_the_other_process_ends_and_the_next_start_goes_on_to_the_same_ids(
+    tmp_path: Path, rank: int, phase: str
+) -> None:
+    killed = start(tmp_path, rank, phase)
+    assert killed.returncode != 0
+    assert not (tmp_path / "report.json").exists()
+    again = start(tmp_path, NOBODY, phase)
+    assert again.returncode == 0, again.stderr[-4000:]
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["killed"] == found["whole"]
