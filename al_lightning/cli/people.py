@@ -239,16 +239,19 @@ def _approve(console: Console, arguments: Sequence[str]) -> None:
     with _Opened(options.run) as store:
         saved = store.load()
         labelling = _Labelling(options.run, saved)
-        round = len(saved.queries)
-        if saved.step != "label" or not pending(labelling.queries, round):
+        round, approvals = len(saved.queries), saved.meta.get("approvals", [])
+        waits = saved.step == "label" and pending(labelling.queries, round)
+        known = next((a for a in approvals if saved.step == "label" and a["round"] == round), None)
+        if not waits and known is None:
             raise ActiveLearningError(f"{options.run}: no query waits for approval. Next: {_next(labelling)}")
-        asked = labelling.waits().numbers
-        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        approval = {"round": round, **asked, "who": _user(), "at": at}
-        earlier = [a for a in saved.meta.get("approvals", []) if a["round"] != round]
-        store.note("approvals", [*earlier, approval])
-        release(labelling.queries, round)
-    say(console, f"approved: {asked['labels']} labels, {asked['price']:.2f} {asked['currency']}. {labelling.waits()}")
+        if waits:
+            at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            known = {"round": round, **labelling.waits().numbers, "who": _user(), "at": at}
+            store.note("approvals", [*(a for a in approvals if a["round"] != round), known])
+            release(labelling.queries, round)
+    assert known is not None
+    # Said again where it was approved before: a command that was killed right after can be given again.
+    say(console, f"approved: {known['labels']} labels, {known['price']:.2f} {known['currency']}. {labelling.waits()}")
 
 
 def _user() -> str:

@@ -168,9 +168,14 @@ def test_approve_lets_a_query_out_and_notes_who_did(tmp_path: Path, capsys: pyte
     assert "approved: 12 labels, 7.50 EUR. waiting for 12 labels: fill" in said
     ((approval),) = read_run(tmp_path).meta["approvals"]
     assert (approval["round"], approval["price"], bool(approval["who"])) == (1, 7.5, True)
-    assert "no query waits for approval" in run(capsys, "approve", str(tmp_path), code=1)
+    assert run(capsys, "approve", str(tmp_path)) == said, "given again, since it was killed or out of doubt"
+    assert len(read_run(tmp_path).meta["approvals"]) == 1
     fill(tmp_path / "queries" / "round-001.csv")
     assert start(tmp_path, oracle, prices=prices).reason.kind == "approval"
+
+
+def test_approve_says_what_is_next_where_nothing_waits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no query waits for approval. Next: waiting for 1" in run(capsys, "approve", str(folder), code=1)
 
 
 def test_export_has_where_each_label_is_from(
