@@ -192,7 +192,7 @@ class Store:
 
     def load(self) -> Saved:
         """Read everything."""
-        return _load(self._db)
+        return _load(self._db, self.folder)
 
     def note(self, key: str, value: Any) -> None:
         """Write one value beside the run's steps."""
@@ -264,13 +264,15 @@ class Store:
         )
 
 
-def _load(db: sqlite3.Connection) -> Saved:
+def _load(db: sqlite3.Connection, folder: Path) -> Saved:
     saved = Saved()
     saved.meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
     saved.step = saved.meta.pop("step", "new")
     for round, id in db.execute("SELECT round, id FROM query ORDER BY round, position"):
-        while len(saved.queries) < round:
+        if round == len(saved.queries) + 1:
             saved.queries.append([])
+        if round != len(saved.queries):
+            raise _unreadable(folder, f"a query of round {round!r} comes after round {len(saved.queries)}")
         saved.queries[round - 1].append(id)
     for id, value, skipped in db.execute("SELECT id, value, skipped FROM label ORDER BY seq"):
         saved.answers[id] = SKIP if skipped else json.loads(value)
@@ -306,6 +308,10 @@ def _to_text(value: Any, what: str) -> str:
 
 def _from_text(text: str | None) -> Any:
     return SKIP if text == _REFUSED else None if text is None else json.loads(text)
+
+
+def _unreadable(folder: Path, why: str) -> ActiveLearningError:
+    return ActiveLearningError(f"{folder / 'run.sqlite'} cannot be read as the database of a run: {why}.")
 
 
 def _newer(folder: Path, version: int) -> ActiveLearningError:
@@ -344,7 +350,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
         if alone and path.stat().st_mtime_ns != seen:
             raise ActiveLearningError(f"{folder} was written while it was read. Look again.")
     except sqlite3.DatabaseError as error:
-        raise ActiveLearningError(f"{path} cannot be read as the database of a run: {error}.") from error
+        raise _unreadable(folder, str(error)) from error
     finally:
         db.close()
 
@@ -352,4 +358,4 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
 def read_run(folder: Path) -> Saved:
     """Everything a run folder knows, without opening the run; see :func:`reading`."""
     with reading(folder) as db:
-        return _load(db)
+        return _load(db, folder)

@@ -132,7 +132,7 @@ def test_what_no_run_wrote_is_refused_by_name_or_harmless(tmp_path: Path) -> Non
     metas = [key for (key,) in sql(tmp_path / "run", "SELECT key FROM meta")]
     places = [(t, c, "") for t, columns in COLUMNS.items() if t != "meta" for c in columns]
     places += [("meta", "value", f"WHERE key = '{key}'") for key in metas]
-    values = ('{"<script>": "<script>"}', b"\0\xff", -(2**40))
+    values = ('{"<script>": "<script>"}', b"\0\xff", -(2**40), 2**40)
     refused = [
         column
         for table, column, where in places
