@@ -238,10 +238,15 @@ class StallDetection(RoundCallback):
         return math.ceil(self.patience * trainer.max_epochs)
 
     def _one_class(self) -> Reason | None:
-        if self.reference != "chance" or self._start != (0.0 if self.mode == "min" else 1.0):
+        start = self._start
+        if self.reference != "chance" or start is None:
             return None
-        numbers = {"cause": "one_class", "monitor": self.monitor, "values": list(self._values)}
-        return Reason("stall", "all labelled records are of one class: there is nothing to tell apart", numbers)
+        left = start if self.mode == "min" else 1 - start  # what the best model could still gain
+        if left > self.min_delta:
+            return None
+        numbers = {"cause": "one_class", "monitor": self.monitor, "values": list(self._values), "reference": start}
+        sentence = f"the labelled records are of one class but for {left:.4g} of {self.monitor}: nothing to tell apart"
+        return Reason("stall", sentence, numbers)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the last fit, and in a new loop the rounds before."""

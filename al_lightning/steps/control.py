@@ -23,8 +23,9 @@ from al_lightning.rounds import Ranks, fresh_trainer
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
+from al_lightning.stop.false_start import standard_error
 
-RATES = (0.1, 0.03, 0.01, 0.003)
+RATES = tuple(0.1 / 2**i for i in range(6))
 """Factors of the learning rate that are tried where the recipe's own makes a fit diverge."""
 _COMPARED = ("multiclass", "binary")
 """Tasks whose labels can be held against predictions one by one."""
@@ -74,9 +75,18 @@ def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
 
 
 def gentler(run: Run, metric: str, *, share: float, scale: float) -> float:
-    """The factor of the learning rate under which a control does best, among :data:`RATES` times ``scale``."""
-    found = {scale * rate: measure(run, metric, share=share, scale=scale * rate).accuracy for rate in RATES}
-    return max(found, key=lambda rate: np.nan_to_num(found[rate], nan=-1.0))
+    """The lowest factor of the learning rate with which a control does as well as with any, but for the noise.
+
+    Of rates that are as good on few records, the highest are the first to be too high on more: :data:`RATES` are tried
+    on the same records, and the lowest within a standard error of the best is taken.
+    """
+    found = {scale * rate: measure(run, metric, share=share, scale=scale * rate) for rate in RATES}
+    finite = {rate: c for rate, c in found.items() if np.isfinite(c.accuracy)}
+    if not finite:
+        return min(found)
+    best = max(finite.values(), key=lambda control: control.accuracy)
+    least = best.accuracy - standard_error(best.accuracy, best.judged)
+    return min(rate for rate, control in finite.items() if control.accuracy >= least)
 
 
 def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float) -> float:

@@ -59,13 +59,14 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
     """
     reasons = run.ranks.gather(reason)
     reason = next((r for r in reasons if "cause" in r.numbers), reasons[0])
+    run.spend(*entries)
+    reason = replace(reason, numbers={**reason.numbers, "spent": run.bill.flops})
     restarts, tried = run.saved.meta["restarts"], run.saved.meta.get("remedies", [])
     if restarts >= stall.max_restarts:
         sentence = f"gave up after {restarts} restarts: {reason.sentence}"
-        run.commit("finish", entries=entries, reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
+        run.commit("finish", reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
         load(run.model, run.read_weights(run.delivered))
         return
-    run.spend(*entries)
     remedy = stall.remedy_for(reason, tried)
     fresh = min(len(run.saved.queries[0]), most) if remedy == "weights_and_selection" else 0
     effects = _lower_rate(run, stall) if remedy == "weights_and_rate" else {}
