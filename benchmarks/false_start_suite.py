@@ -234,7 +234,8 @@ def plant(name: str, family: str, seed: int) -> Planted:
         if family == "dead_activations":
             model.trunk[0].bias.fill_(-100.0)  # type: ignore[union-attr]
         elif family == "saturated_weights":
-            model.trunk[2].weight.mul_(300.0)  # type: ignore[union-attr]
+            for parameter in model.parameters():
+                parameter.mul_(30.0)
     initial = _first_query(found, family, rng)
     wrong = _wrong_labels(found, initial[: p.first], rng) if family == "corrupted_labels" else {}
     truth = found.y.tolist()

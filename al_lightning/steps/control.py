@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -23,10 +24,10 @@ from al_lightning.rounds import Ranks, fresh_trainer
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
-from al_lightning.stop.false_start import standard_error
+from al_lightning.stop.false_start import STANDARD_ERRORS, standard_error
 
-RATES = tuple(0.1 / 2**i for i in range(6))
-"""Factors of the learning rate that are tried where the recipe's own makes a fit diverge."""
+RATES = tuple(2.2**-i for i in range(8))
+"""Factors of the learning rate that are tried where a fit diverged: the recipe's own, down to a 250th of it."""
 _COMPARED = ("multiclass", "binary")
 """Tasks whose labels can be held against predictions one by one."""
 
@@ -75,17 +76,18 @@ def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
 
 
 def gentler(run: Run, metric: str, *, share: float, scale: float) -> float:
-    """The lowest factor of the learning rate with which a control does as well as with any, but for the noise.
+    """The lowest factor of the learning rate with which a control is not clearly worse than with another.
 
-    Of rates that are as good on few records, the highest are the first to be too high on more: :data:`RATES` are tried
-    on the same records, and the lowest within a standard error of the best is taken.
+    Few records are few steps, which like high rates; those are the first to be too high on more. :data:`RATES` are
+    tried on the same records, and the lowest is taken that no other beats by more than the noise.
     """
     found = {scale * rate: measure(run, metric, share=share, scale=scale * rate) for rate in RATES}
     finite = {rate: c for rate, c in found.items() if np.isfinite(c.accuracy)}
     if not finite:
         return min(found)
     best = max(finite.values(), key=lambda control: control.accuracy)
-    least = best.accuracy - standard_error(best.accuracy, best.judged)
+    noise = math.sqrt(2) * standard_error(best.accuracy, best.judged)
+    least = best.accuracy - STANDARD_ERRORS * noise
     return min(rate for rate, control in finite.items() if control.accuracy >= least)
 
 
