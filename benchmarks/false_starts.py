@@ -93,7 +93,7 @@ def run(name: str, family: str, seed: int, stall: StallDetection | None) -> tupl
             task="multiclass",
             val=Rows(found.x_val, found.y_val),
             features=found.x.numpy(),
-            batch_size=p.batch,
+            batch_size=len(found.y),  # see Perceptron
             eval_batch_size=1024,
         )
         result = learner.fit(planted.model, datamodule=pool)
