@@ -87,9 +87,9 @@ def _banking77() -> data.Split:
 EPOCHS = 15
 HIDDEN = 64
 PROBLEMS = {
-    "letter": Problem(data.letter, 600, 125, 8, 800, 0.3, 400, (3000, 1000), 64, 0.2),
-    "banking77": Problem(_banking77, 160, 60, 8, 400, 0.25, 400, (2500, 500), 32, 0.06),
-    "digits": Problem(_digits, 60, 12, 8, 240, 0.17, 100, (500, 200), 8, 0.02),
+    "letter": Problem(data.letter, 500, 100, 8, 800, 0.25, 400, (3000, 1000), 64, 0.2),
+    "banking77": Problem(_banking77, 160, 45, 8, 400, 0.25, 400, (2500, 500), 32, 0.06),
+    "digits": Problem(_digits, 60, 5, 8, 240, 0.12, 100, (500, 200), 8, 0.02),
 }
 
 
@@ -260,10 +260,8 @@ def _first_query(found: Records, family: str, rng: np.random.Generator) -> np.nd
         kept = rng.choice(frequent, 1 if family == "one_class" else 2, replace=False)
         inside = np.isin(y[order], kept)
         return np.concatenate([order[inside], order[~inside]])
-    if family == "near_duplicates":  # of three records, in turn
-        x = found.x.numpy()
-        nearest = [((x - x[i]) ** 2).sum(1).argsort() for i in order[:3]]
-        return np.array(list(dict.fromkeys(np.stack(nearest, 1).ravel().tolist())))
+    if family == "near_duplicates":  # of one record
+        return ((found.x - found.x[order[0]]) ** 2).sum(1).argsort().numpy()
     return order
 
 

@@ -109,9 +109,12 @@ def _fresh_selection(run: Run, size: int) -> dict[str, Any]:
 
 
 def _other_labels(run: Run, reason: Reason) -> dict[str, Any]:
-    """What becomes of the labels there were: paid for and kept, and left out of fits if a control contradicts them."""
-    control = run.saved.meta.get("control")
-    if reason.numbers.get("cause") != "labels" or control is None:
+    """What becomes of the labels there were: paid for and kept, and left out of fits that they would mislead.
+
+    That are labels which a control contradicts, and those of one class, which would outweigh all others.
+    """
+    if reason.numbers.get("cause") not in ("labels", "one_class"):
         return {}
-    settled = replace(Control(**control), agreed=None, compared=0)
-    return {"set_aside": run.pool.labelled.tolist(), "control": asdict(settled)}
+    control = run.saved.meta.get("control")
+    settled = control and asdict(replace(Control(**control), agreed=None, compared=0))
+    return {"set_aside": run.pool.labelled.tolist(), "control": settled}

@@ -98,9 +98,9 @@ def remedy_for(cause: str, tried: Sequence[Remedy]) -> Remedy:
         return "weights_and_rate"
     if cause in ("one_class", "labels"):
         return "weights_and_selection"
-    if "weights" not in tried:
-        return "weights"  # the cheapest, and what it leaves in doubt is settled by the next fit
-    return "weights_and_rate" if cause == "chance" else "weights_and_selection"
+    # The cheapest first; what one leaves in doubt is settled by the next fit.
+    ladder: tuple[Remedy, ...] = REMEDIES if cause == "chance" else ("weights", "weights_and_selection")
+    return next((remedy for remedy in ladder if remedy not in tried), "weights_and_selection")
 
 
 def false_start(history: History, monitor: str, *, min_delta: float, agreement: float) -> Reason | None:

@@ -136,6 +136,7 @@ def test_what_is_monitored_must_be_an_accuracy_that_is_logged() -> None:
         ("labels", [], "weights_and_selection"),
         ("chance", [], "weights"),
         ("chance", ["weights"], "weights_and_rate"),
+        ("chance", ["weights", "weights_and_rate"], "weights_and_selection"),
         ("control", [], "weights"),
         ("control", ["weights"], "weights_and_selection"),
         ("previous", [], "weights"),
