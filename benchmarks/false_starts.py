@@ -9,7 +9,7 @@ alone*, from the same seeds. What is not found is not touched, so the watched ru
 - A run is a **false start** if, left alone, it ends 3 points or more below the median of the healthy ones on its data
   set, whatever was planted. A found run that is none is a **false abort**.
 - **Budget**: the FLOPs of a healthy run left alone. A false start is found within the share of it that had been spent,
-  the control included; claimed is the 90th percentile.
+  the control included; on average, and, as a claim of its own, at the 90th percentile.
 - **Cost**: FLOPs that a healthy run spends more when it is watched: the control, and restarts that were for nothing.
 - **Rescued**: ends no more than a point below the healthy median. A fresh selection comes on top of the labels already
   paid; the rows have them.
@@ -48,10 +48,10 @@ from benchmarks.false_start_suite import (
     SEEDS,
     Frozen,
     Given,
+    Numbered,
     Sizes,
     plant,
 )
-from benchmarks.warm_start import Rows
 
 Row = dict[str, Any]
 
@@ -89,9 +89,9 @@ def run(name: str, family: str, seed: int, stall: StallDetection | None) -> tupl
             seed=seed,
         )
         pool = PoolDataModule(
-            Rows(found.x, found.y),
+            Numbered(found.y),
             task="multiclass",
-            val=Rows(found.x_val, found.y_val),
+            val=Numbered(found.y_val, len(found.y)),
             features=found.x.numpy(),
             batch_size=len(found.y),  # see Perceptron
             eval_batch_size=1024,
@@ -99,7 +99,8 @@ def run(name: str, family: str, seed: int, stall: StallDetection | None) -> tupl
         result = learner.fit(planted.model, datamodule=pool)
         stalls = found_in(result.run_dir)
     with torch.inference_mode():
-        right = planted.model.eval()(found.x_test).argmax(1) == found.y_test
+        rows = len(found.y) + len(found.y_val) + torch.arange(len(found.y_test))
+        right = planted.model.eval()(rows).argmax(1) == found.y_test
     return result, round(100 * float(right.double().mean()), 3), stalls
 
 
@@ -201,7 +202,8 @@ def claims_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
         claim("recall", share(bad, "found"), ">=", 0.9),
         claim("recall_worst_family", min(by_family), ">=", 0.7),
         claim("false_abort_rate", share(fine, "found"), "<=", 0.05),
-        claim("found_within_budget_share", float(np.quantile([r["found_at"] for r in caught], 0.9)), "<=", 0.10),
+        claim("found_within_budget_share", mean(r["found_at"] for r in caught), "<=", 0.10),
+        claim("found_within_budget_share_p90", float(np.quantile([r["found_at"] for r in caught], 0.9)), "<=", 0.10),
         claim("healthy_run_cost_share", mean(r["cost"] for r in rows if r["family"] in HEALTHY), "<=", 0.03),
         claim("rescued_share", share(caught, "rescued"), ">=", 0.8),
     ]
