@@ -29,8 +29,8 @@ from benchmarks import data
 
 DEVELOPMENT = range(4)
 """Seeds that thresholds and recipes were chosen on; they are judged on records that no other seed is judged on."""
-SEEDS = range(100, 110)
-"""Of the results; nothing was chosen on them."""
+SEEDS = range(200, 210)
+"""Of the results; nothing was chosen on them. (Some of 100 to 109 were run while the suite was still being mended.)"""
 
 DAMAGED = (
     "one_class",
@@ -164,7 +164,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The first size, then steps, for a number of rounds; counted from the last restart, which began again."""
+    """The first size, then steps, for a number of rounds; counted from the last query of the first size."""
 
     first: int
     step: int
@@ -172,8 +172,8 @@ class Sizes:
 
     def __call__(self, history: History) -> int:
         """Size of the next query."""
-        begun = max((i for i, r in enumerate(history.rounds) if r.restarted), default=0)
-        done = len(history.rounds) - begun
+        begun = max((r.round for r in history.rounds if r.queried == self.first), default=1)
+        done = len({r.round for r in history.rounds if r.round >= begun})
         return 0 if done >= self.rounds else self.step if history.round else self.first
 
 
@@ -216,7 +216,8 @@ class Perceptron(L.LightningModule):
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self.lr_schedulers()
         losses = []
-        for x, y in zip(*(part.split(self.batch) for part in batch), strict=True):
+        count = -(-len(batch[1]) // self.batch)  # of one size: a last batch of four records throws the weights about
+        for x, y in zip(*(part.tensor_split(count) for part in batch), strict=True):
             loss = cross_entropy(self(x), y)
             optimizer.zero_grad()
             loss.backward()

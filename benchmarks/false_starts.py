@@ -175,7 +175,7 @@ def share(rows: Sequence[Row], key: str) -> float:
 def table(rows: Sequence[Row]) -> list[Row]:
     """Per family, over all data sets."""
     lines = []
-    for family in FAMILIES:
+    for family in [family for family in FAMILIES if any(row["family"] == family for row in rows)]:
         own = [row for row in rows if row["family"] == family]
         bad = [row for row in own if row["false_start"]]
         caught = [row for row in bad if row["found"]]

@@ -32,6 +32,12 @@ _COMPARED = ("multiclass", "binary")
 """Tasks whose labels can be held against predictions one by one."""
 
 
+def trained_on(run: Run) -> np.ndarray:
+    """Labelled ids that fits go over, in the order of labelling: all but those that a restart has set aside."""
+    labelled = run.pool.labelled
+    return labelled[~np.isin(labelled, run.saved.meta.get("set_aside", []))]
+
+
 def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], list[int]]:
     """Positions of validation records to train a control on, and of those it is judged on.
 
@@ -41,7 +47,7 @@ def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], lis
         seed: of the run.
     """
     order = generator(seed, 0, "control").permutation(pool.val_labels).tolist()
-    cut = min(size, pool.val_labels // 2)
+    cut = max(1, min(size, pool.val_labels // 2))
     return order[:cut], order[cut:]
 
 
@@ -57,7 +63,7 @@ def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
     Raises:
         UnknownMonitor: validation has logged no such value.
     """
-    labels = run.pool.labelled
+    labels = trained_on(run)
     parts = split(run.pool, min(len(labels), round(share * run.pool.val_labels)), seed=run.seed)
     kept = snapshot(run.model)
     try:

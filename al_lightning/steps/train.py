@@ -24,6 +24,7 @@ from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
+from al_lightning.steps.control import trained_on
 from al_lightning.steps.fit import Outcome, run_fit
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
@@ -37,13 +38,12 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
-    aside = run.saved.meta.get("set_aside", [])
-    labelled = run.pool.labelled[~np.isin(run.pool.labelled, aside)]
+    labelled = trained_on(run)
     new = min(len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0)), len(labelled))
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(labelled), new=new)
     batch = run.pool.batch_size or 1
     served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=run.seed, round=run.round)
-    if aside and served.ids is None:
+    if len(labelled) < len(run.pool.labelled) and served.ids is None:
         served = served._replace(ids=labelled)
     if stall is not None:
         stall.expect(run.history)
