@@ -340,7 +340,8 @@ class PoolDataModule(L.LightningDataModule):
         labels = self._ready().labels
         if self.val_split is not None:
             part = Subset(self.val_data, self.val_split[0])
-            return DataLoader(part, batch_size=self.batch_size, shuffle=True, **self.loader)
+            options = {k: v for k, v in self.loader.items() if k != "drop_last"}
+            return DataLoader(part, batch_size=self.batch_size, shuffle=True, **options)
         ids = list(labels) if self.train_ids is None else self.train_ids.tolist()
         if not ids:
             raise PoolError(

@@ -28,7 +28,7 @@ from al_lightning.stop.false_start import STANDARD_ERRORS, standard_error
 
 RATES = tuple(2.2**-i for i in range(8))
 """Factors of the learning rate that are tried where a fit diverged: the recipe's own, down to a 250th of it."""
-_COMPARED = ("multiclass", "binary")
+COMPARED = ("multiclass", "binary")
 """Tasks whose labels can be held against predictions one by one."""
 
 
@@ -68,7 +68,7 @@ def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
     kept = snapshot(run.model)
     try:
         accuracy = _fit(run, parts, metric, scale)
-        agreed = _agreed(run, labels) if run.pool.task in _COMPARED else None
+        agreed = _agreed(run, labels) if run.pool.task in COMPARED else None
     finally:
         load(run.model, kept)
     return Control(
@@ -139,7 +139,7 @@ def _agreed(run: Run, ids: np.ndarray) -> float:
 
 def _chance(pool: PoolDataModule, positions: list[int]) -> float:
     """Share of the commonest class; 0 where a task has no classes to count."""
-    if pool.task not in _COMPARED:
+    if pool.task not in COMPARED:
         return 0.0
     targets = np.array([int(pool.items.target(pool.val_data[i])) for i in positions])
     return float(np.unique(targets, return_counts=True)[1].max() / len(targets))

@@ -15,7 +15,7 @@ from al_lightning.query import KMeans
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
 from al_lightning.seeds import generator, number
-from al_lightning.steps.control import gentler, measure
+from al_lightning.steps.control import COMPARED, gentler, measure
 from al_lightning.steps.select import as_query, select
 
 LOWER = 0.1
@@ -23,11 +23,19 @@ LOWER = 0.1
 
 
 def check_control(run: Run, stall: StallDetection) -> None:
-    """Raise unless there are validation records to draw a control from."""
-    if stall.accuracy is not None and (run.pool.val_data is None or run.pool.val_labels < 2):
+    """Raise unless there are validation records to draw a control from, and to count the classes of."""
+    if stall.accuracy is None:
+        return
+    who = f"StallDetection(accuracy={stall.accuracy!r})"
+    if run.pool.val_data is None or run.pool.val_labels < 2:
         raise ActiveLearningError(
-            f"StallDetection(accuracy={stall.accuracy!r}) trains a control on validation records, and the pool has "
-            f"{run.pool.val_labels} in one dataset: pass PoolDataModule(val=...), or leave accuracy out."
+            f"{who} trains a control on validation records, and the pool has {run.pool.val_labels} in one dataset: "
+            "pass PoolDataModule(val=...), or leave accuracy out."
+        )
+    if run.pool.items.attach is not None and run.pool.task in COMPARED:
+        raise ActiveLearningError(
+            f"{who} counts the classes of validation records, and with attach= nothing says where their labels are: "
+            "serve tuples (..., target), or dicts with target_key=, or leave accuracy out."
         )
 
 

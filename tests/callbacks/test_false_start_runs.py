@@ -191,6 +191,18 @@ def test_without_validation_records_there_is_no_control(tmp_path: Path) -> None:
         begin(tmp_path).fit(net(), datamodule=spread(val=None))
 
 
+def test_a_control_needs_to_know_where_labels_are(tmp_path: Path) -> None:
+    pool = spread(attach=lambda item, label: (item[0], label))
+    with pytest.raises(ActiveLearningError, match=r"with attach= nothing says where their labels are"):
+        begin(tmp_path).fit(net(), datamodule=pool)
+
+
+def test_a_control_is_trained_though_it_is_smaller_than_a_batch(tmp_path: Path) -> None:
+    pool = spread(loader={"drop_last": True}, batch_size=30, val=blobs(30, seed=1))
+    result = begin(tmp_path).fit(net(lr=0.3), datamodule=pool)
+    assert result.bill.lines["control"].records == 12 * 15
+
+
 def test_chance_needs_classes_to_count(tmp_path: Path) -> None:
     class Regressor(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
