@@ -200,6 +200,8 @@ class Perceptron(L.LightningModule):
     table that the module holds, and the loader's batch is the whole epoch, which is trained on in batches by hand.
     """
 
+    table: Tensor
+
     def __init__(self, table: Tensor, classes: int, rate: float, batch: int, *, slow: bool = False) -> None:
         super().__init__()
         self.register_buffer("table", table, persistent=False)
