@@ -19,6 +19,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.bill import Bill
+from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
@@ -40,8 +41,9 @@ from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
+from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import as_query, select
-from al_lightning.steps.train import keep, restart, train
+from al_lightning.steps.train import keep, train
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
@@ -176,7 +178,7 @@ class ActiveLearner:
             return
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
-        plan = self.policy.plan(history)
+        plan = remedied(run, self.policy.plan(history))
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -186,6 +188,8 @@ class ActiveLearner:
             self.on_round(record, run.model)
 
     def _decide(self, run: Run) -> None:
+        if self.stall is not None:
+            hold_against_control(run, self.stall)
         history = run.history
         size = self._size(history)
         if size and run.saved.rounds:
@@ -209,6 +213,7 @@ class ActiveLearner:
         if isinstance(cut, Reason):
             run.commit("done", reasons=(cut,))
             return
+        cut = remedied(run, cut)
         outcome = train(run, cut, stall=None)
         record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
         if self.on_round is not None:
@@ -277,6 +282,8 @@ class ActiveLearner:
         )
         run.measures_coverage = coverage is not None
         try:
+            if self.stall is not None:
+                check_control(run, self.stall)
             self._begin(run) if run.step == "new" else self._resume(run)
         except BaseException:
             run.close()
@@ -375,11 +382,11 @@ class ActiveLearner:
 
     # ---- its ends ------------------------------------------------------------------------------------------------
 
-    def _restart(self, run: Run, reason: Reason, entries: Any) -> None:
+    def _restart(self, run: Run, reason: Reason, entries: tuple[Entry, ...]) -> None:
         assert self.stall is not None
-        fresh = min(len(run.saved.queries[0]), self._size(run.history))
-        new_selection = fresh if self.stall.remedy == "weights_and_selection" else 0
-        restart(run, reason, stall=self.stall, entries=entries, new_selection=new_selection)
+        history = run.history
+        most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
+        restart(run, reason, stall=self.stall, entries=entries, most=most)
 
     def _result(self, run: Run) -> Result:
         best = run.last.best_model_path if run.last else ""

@@ -22,7 +22,7 @@ from al_lightning.durable import read_arrays, read_tensors, write_aside
 from al_lightning.errors import DamagedFile, PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
-from al_lightning.history import History
+from al_lightning.history import Control, History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -221,6 +221,7 @@ class Run:
             round=self.round,
             val_labels=self.pool.val_labels,
             bill=self.bill,
+            control=Control(**control) if (control := self.saved.meta.get("control")) else None,
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
@@ -89,6 +89,7 @@ class PoolDataModule(L.LightningDataModule):
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.train_sampler: Sampler[int] | None = None
+        self.val_split: tuple[Sequence[int], Sequence[int]] | None = None  # positions to train on, and to validate on
         self.stop_reason: Reason | None = None
         self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
         self._val, self._test, self._eval_view = val, test, eval_view
@@ -105,10 +106,8 @@ class PoolDataModule(L.LightningDataModule):
         inner = self.inner
         for stage, own in (("val", self._val), ("test", self._test)):
             name = f"{stage}_dataloader"
-            if own is not None:
-                setattr(self, name, lambda own=own: self._eval_loader(own))
-            elif wrapped.defines(inner, name):
-                setattr(self, name, lambda name=name: getattr(inner, name)())
+            if own is not None or wrapped.defines(inner, name):
+                setattr(self, name, lambda name=name, own=own: self._held_out(name, own))
         for name in wrapped.HOOKS:
             if wrapped.defines(inner, name):
                 setattr(self, name, getattr(inner, name))
@@ -175,6 +174,12 @@ class PoolDataModule(L.LightningDataModule):
         """Labelled records that validation uses; they count as bought."""
         self._ready()
         return self._val_labels
+
+    @property
+    def val_data(self) -> Any:
+        """The validation records, or None where there are none or they come in several datasets."""
+        self._ready()
+        return self._val if self._val is not None else wrapped.validation_data(self.inner)
 
     @property
     def label_units(self) -> float | None:
@@ -321,6 +326,11 @@ class PoolDataModule(L.LightningDataModule):
         size = size or self.eval_batch_size or self.batch_size
         return DataLoader(dataset, batch_size=size, shuffle=False, **options)
 
+    def _held_out(self, name: str, own: Any) -> Any:
+        if name == "val_dataloader" and self.val_split is not None:
+            return self._eval_loader(Subset(self.val_data, self.val_split[1]))
+        return self._eval_loader(own) if own is not None else getattr(self.inner, name)()
+
     def train_dataloader(self) -> DataLoader:
         """The labelled part, or what the plan of this fit makes of it, shuffled.
 
@@ -328,6 +338,10 @@ class PoolDataModule(L.LightningDataModule):
             PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
         """
         labels = self._ready().labels
+        if self.val_split is not None:
+            part = Subset(self.val_data, self.val_split[0])
+            options = {k: v for k, v in self.loader.items() if k != "drop_last"}
+            return DataLoader(part, batch_size=self.batch_size, shuffle=True, **options)
         ids = list(labels) if self.train_ids is None else self.train_ids.tolist()
         if not ids:
             raise PoolError(

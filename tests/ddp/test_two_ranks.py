@@ -108,6 +108,15 @@ def test_a_stall_on_one_rank_aborts_on_both(ranks: list[dict[str, Any]]) -> None
     assert a["stall"] == {"reason": "gave_up", "fits": 2, "aborted": 2 * 2 * 12}
 
 
+def test_both_ranks_take_the_same_rate_after_one_has_diverged(ranks: list[dict[str, Any]]) -> None:
+    a, b = ranks
+    assert a["control"] == b["control"]
+    assert a["control"]["attempts"] == [2, 1, 1]
+    assert a["control"]["rates"][0] == 0.3
+    assert min(a["control"]["rates"]) < 0.002  # those that were tried
+    assert a["control"]["records"] == 9 * 12 * 12  # eight rates, and the control itself, on 12 labels
+
+
 def test_an_error_on_the_writing_rank_is_raised_on_both(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert rank["errors"]["oracle"] == "ConnectionError: the labelling server is down"
