@@ -86,7 +86,7 @@ class Layer:
         modules = dict(getattr(model, "_orig_mod", model).named_modules())
         if self.name not in modules:
             raise FeaturesMissing(f"the model has no layer {self.name!r}; it has {', '.join(n for n in modules if n)}.")
-        return Question(partial(_captured, self.name))
+        return Question(partial(_captured, self.name), f"layer {self.name}")
 
     def moved(self, before: np.ndarray, now: np.ndarray) -> bool:
         """Whether the same records have moved so far that their features no longer hold.

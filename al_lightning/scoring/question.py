@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.query.base import Strategy
 from al_lightning.scoring.samples import Samples
+from al_lightning.settings import describe
 
 Payload = Callable[[Any], dict[str, Tensor]]
 """Outputs -> small arrays; of a strategy that samples, the Outputs of every answer -> small arrays."""
@@ -41,10 +43,12 @@ class Question:
 
     Args:
         on: given the model, a context in which the payload can be taken of its outputs.
+        says: what is asked, in words that differ where answers would.
         samples: how several answers to every record are drawn; the payload then gets an iterable of Outputs.
     """
 
     on: Callable[[nn.Module], AbstractContextManager[Payload]]
+    says: str
     samples: Samples | None = None
 
     @classmethod
@@ -55,9 +59,10 @@ class Question:
             strategy: whose payload travels.
             seed: of what is drawn meanwhile: dropout masks.
         """
+        says = json.dumps([describe(strategy), seed])
         if "samples" in strategy.requires:
-            return cls(partial(_same, strategy.payload_of), Samples(strategy.passes, seed))
-        return cls(partial(_same, strategy.payload))
+            return cls(partial(_same, strategy.payload_of), says, Samples(strategy.passes, seed))
+        return cls(partial(_same, strategy.payload), says)
 
 
 def _same(payload: Payload, model: nn.Module) -> AbstractContextManager[Payload]:

@@ -19,6 +19,8 @@ LOSSES = 3
 """Workers that may die over a shard before it is taken apart: by then the shard is a suspect."""
 SLOW = 3.0
 """A shard that has taken this many times the median is given to an idle worker as well."""
+LATE = 1.0
+"""And this many seconds more: less is not worth a second pass."""
 _RECENT = 128
 """Shards whose duration counts."""
 
@@ -121,7 +123,7 @@ class Schedule:
         pace, now = self.pace, self._clock()
         alone = [a for a in self.running if self._copies[a.shard] == 1 and a.shard not in self._closed]
         oldest = min(alone, key=lambda a: a.since, default=None)
-        slow = oldest is not None and pace is not None and now - oldest.since > SLOW * pace
+        slow = oldest is not None and pace is not None and now - oldest.since > SLOW * pace + LATE
         return oldest.shard if slow and oldest is not None else None
 
     def answered(self, attempt: Attempt) -> bool:
