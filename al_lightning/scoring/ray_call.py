@@ -52,7 +52,7 @@ class Call:
         gathered: where answers go.
         kept: where they go as well, should this process be killed.
         reading: name of the pool and a reference to how it is read.
-        asked: name of the call and a reference to the model and the question.
+        asked: a reference to the model and the question.
         known: FLOPs per record by kind of pass, extended by what workers measure.
     """
 
@@ -61,7 +61,7 @@ class Call:
     gathered: Gathered
     kept: Kept
     reading: tuple[str, list[Any]]
-    asked: tuple[str, list[Any]]
+    asked: list[Any]
     known: dict[Any, float]
     spent: Spent = field(default_factory=Spent)
     width: int = 0
@@ -132,13 +132,14 @@ class Call:
             self._say_silence()
 
     def _opened(self, reference: Any, member: Member) -> None:
-        _, error, gone = _result_of(reference)
+        seconds, error, gone = _result_of(reference)
         if gone is not None:
             self.team.bury(member)
             self.team.stillborn(gone)
             return
-        if isinstance(error, ActiveLearningError):
+        if error is not None:
             raise error
+        self.spent.add(0, 0.0, seconds)
         self.team.ready()
         self._idle.append(member)
 

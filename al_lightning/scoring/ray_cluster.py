@@ -72,7 +72,7 @@ def _check_reachable(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or "/" in host or not port.isdigit():
         raise ClusterUnavailable(
             f"RayScorer(address={address!r}): allowed: 'host:port', as `ray start --head` prints it, 'auto' for the "
             "cluster this machine belongs to, or None to start one here. For Ray Client (ray://) run the driver on the "

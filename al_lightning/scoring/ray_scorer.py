@@ -153,9 +153,7 @@ class RayScorer:
             self._held = pool.eval_data, pool.size, pool.records_at_once
         return self._reading
 
-    def _asked(
-        self, trainer: L.Trainer, model: L.LightningModule, question: Question, meter: FlopMeter
-    ) -> tuple[str, list[Any]]:
+    def _asked(self, trainer: L.Trainer, model: L.LightningModule, question: Question, meter: FlopMeter) -> list[Any]:
         settings = {"precision": trainer.precision, "inference_mode": trainer.predict_loop.inference_mode}
         call = Asked(model=model, question=question, settings=settings, known=dict(meter.per_record))
-        return uuid4().hex, [imported().put(packed(call, model, "the model"))]
+        return [imported().put(packed(call, model, "the model"))]

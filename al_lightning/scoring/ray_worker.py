@@ -11,6 +11,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -138,13 +139,13 @@ class ScoringWorker:
         self._pool: Any = None
         self._call: Any = None
 
-    def open(self, expected: Mapping[str, str], reading: tuple[str, list[Any]], asked: tuple[str, list[Any]]) -> None:
-        """Open the data and take in the model.
+    def open(self, expected: Mapping[str, str], reading: tuple[str, list[Any]], asked: list[Any]) -> float:
+        """Open the data and take in the model; the seconds it took.
 
         Args:
             expected: versions of the driver.
             reading: name of the pool, and a reference to a packed :class:`Reading`; what is open stays open.
-            asked: name of the call, and a reference to a packed :class:`Asked`.
+            asked: a reference to a packed :class:`Asked`.
 
         Raises:
             WorkerFailed: other versions, or something that cannot be opened here.
@@ -156,10 +157,13 @@ class ScoringWorker:
                 f"{_listed(expected)}. Give both the same environment: the same image, or RayScorer(runtime_env=...)."
             )
         name, reference = reading
-        if name != self._read:
-            self._pool = _opened("the pool's dataset", lambda: OpenedPool(_fetched(reference), parallel=self._gpus > 0))
-            self._read = name
-        self._call = _opened("the model", lambda: self._prepared(_fetched(asked[1])))
+        with Stopwatch.running() as watch:
+            if name != self._read:
+                make = partial(OpenedPool, parallel=self._gpus > 0)
+                self._pool = _opened("the pool's dataset", lambda: make(_fetched(reference)))
+                self._read = name
+            self._call = _opened("the model", lambda: self._prepared(_fetched(asked)))
+        return watch.seconds
 
     def score(self, ids: np.ndarray) -> Done:
         """Infer a shard.

@@ -16,7 +16,9 @@ import numpy as np
 from al_lightning.errors import PoisonedRecord
 
 LOSSES = 3
-"""Workers that may die over a shard before it is taken apart: by then the shard is a suspect."""
+"""Workers that may die over a shard before it is a suspect and taken apart, and over a record before it is named.
+
+What is between, parts of a suspect, is taken apart when one more worker dies."""
 SLOW = 3.0
 """A shard that has taken this many times the median is given to an idle worker as well."""
 LATE = 1.0
@@ -148,7 +150,8 @@ class Schedule:
         elif len(shard) == 1:
             raise PoisonedRecord(int(shard.ids[0]), shard, f"{LOSSES} worker processes died over it")
         else:
-            self._split(shard)
+            for half in self._split(shard):
+                self._losses[half] = LOSSES - 1 if len(half) > 1 else 0
 
     def failed(self, attempt: Attempt, error: BaseException) -> None:
         """Its worker lives and says why not.
@@ -168,12 +171,13 @@ class Schedule:
         else:
             self._split(shard)
 
-    def _split(self, shard: Shard) -> None:
+    def _split(self, shard: Shard) -> list[Shard]:
         self._close(shard)  # what a copy of it may still answer comes too late
         halves = shard.halves(self._batch)
         self._tried.update(halves)
         self._waiting.extendleft(reversed(halves))
         self.unfinished += len(halves)
+        return halves
 
     def _close(self, shard: Shard) -> bool:
         if shard in self._closed:
