@@ -84,26 +84,40 @@ class Call:
             BadScores: an answer is NaN or infinite.
         """
         with Stopwatch.running() as watch:
-            while self.schedule.unfinished:
-                if least is not None and (fresh := int(self.gathered.fresh.sum())) >= least:
-                    late = deadline is not None and watch.seconds > deadline
-                    if late or fresh >= enough * len(self.gathered.fresh):
-                        break
-                self._staff()
-                self._hand_out()
-                self._take_in(watch.seconds)
-        for (
-            attempt,
-            _,
-        ) in self._scoring.values():  # nobody waits for them any more; their workers go on to the next call
-            self._bill_unfinished(attempt)
+            try:
+                while self.schedule.unfinished and not self._enough(watch.seconds, deadline, enough, least):
+                    self._staff()
+                    self._hand_out()
+                    self._take_in(watch.seconds)
+            finally:
+                self._leave()
+
+    def _enough(self, seconds: float, deadline: float | None, enough: float, least: int | None) -> bool:
+        fresh = int(self.gathered.fresh.sum()) if least is not None else 0
+        if least is None or fresh < least:
+            return False
+        return fresh >= enough * len(self.gathered.fresh) or (deadline is not None and seconds > deadline)
 
     def _staff(self) -> None:
         self.team.fill()
         known = {id(m) for m in [*self._idle, *self._opening.values(), *(m for _, m in self._scoring.values())]}
         for member in self.team.members:
             if id(member) not in known:
-                self._opening[member.actor.open.remote(versions(), self.reading, self.asked)] = member
+                self._open(member)
+
+    def _open(self, member: Member) -> None:
+        reference = member.left
+        if reference is None:
+            reference = member.actor.open.remote(versions(), self.reading, self.asked)
+        self._opening[reference] = member
+
+    def _leave(self) -> None:
+        """Nobody waits any more for what workers still do; they are asked again in the next call."""
+        for reference, (attempt, member) in self._scoring.items():
+            self._bill_unfinished(attempt)
+            member.left = reference
+        for reference, member in self._opening.items():
+            member.left = reference
 
     def _hand_out(self) -> None:
         while self._idle:
@@ -136,6 +150,10 @@ class Call:
         if gone is not None:
             self.team.bury(member)
             self.team.stillborn(gone)
+            return
+        if member.left is reference:
+            member.left = None
+            self._open(member)
             return
         if error is not None:
             raise error

@@ -58,10 +58,12 @@ class Member:
     Args:
         kind: what it is.
         actor: its handle.
+        left: what it was still doing when a call ended; it is asked nothing before that is done.
     """
 
     kind: Workers
     actor: Any
+    left: Any = None
 
 
 class Team:

@@ -80,7 +80,7 @@ class Noted(Dataset[Any]):
         slept = self.notes / "slept"
         if self.does == "sleeps" and not slept.exists():
             slept.touch()
-            time.sleep(30)
+            time.sleep(15)
 
 
 def reads(notes: Path) -> dict[str, list[int]]:

@@ -22,35 +22,37 @@ def scores(n: int = 60) -> np.ndarray:
     return in_one_process(pool_of(blobs(n)), MARGIN).arrays["score"]
 
 
-def test_a_node_that_is_killed_costs_what_it_had_in_flight(cluster, scorer, team, tmp_path):
-    node = cluster.add_node(num_cpus=2)
-    slow = pool_of(Noted(tmp_path, n=240, wait=0.05))
-    asking = scorer(shard_size=8)
-    ask(asking, pool_of(), MARGIN)  # until workers are there
-    deadline = time.monotonic() + 30
-    while len(team.members) < 4 and time.monotonic() < deadline:
-        ask(asking, pool_of(), MARGIN)
-        time.sleep(0.2)
-    assert len(team.members) == 4  # a node that joins is made use of
+def workers_at_it(notes) -> int:
+    return len(reads(notes)) - 1  # this process looks at a record as well
+
+
+def test_a_node_that_is_killed_costs_what_it_had_in_flight(cluster, scorer, tmp_path):
+    before, during = tmp_path / "before", tmp_path / "during"
+    before.mkdir(), during.mkdir()
+    node = cluster.add_node(num_cpus=1)
+    asking, deadline = scorer(shard_size=8), time.monotonic() + 60
+    while workers_at_it(before) < 3 and time.monotonic() < deadline:
+        ask(asking, pool_of(Noted(before, wait=0.01)), MARGIN)
+    assert workers_at_it(before) == 3  # a node that joins is made use of
 
     def kill() -> None:
-        while len(reads(tmp_path)) < 3:  # its workers are at it
-            time.sleep(0.05)
+        while workers_at_it(during) < 3 and time.monotonic() < deadline + 20:
+            time.sleep(0.02)
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found = ask(asking, slow, MARGIN)
+    found = ask(asking, pool_of(Noted(during, n=160, wait=0.05)), MARGIN)
     killer.join()
-    np.testing.assert_array_equal(found.arrays["score"], scores(240))
-    assert found.flops > 240 * 2 * (4 * 8 + 8 * 3)  # what was lost is on the bill
-    assert found.records <= 240 + 2 * 8 + 2 * 8  # two workers' shards, and at most as much to stragglers
+    np.testing.assert_array_equal(found.arrays["score"], scores(160))
+    assert 160 < found.records <= 160 + 8 + 2 * 8  # a shard was lost, and some may have gone to stragglers
+    assert found.flops > 160 * 2 * (4 * 8 + 8 * 3)  # which is on the bill
 
 
 def test_a_straggler_is_not_waited_for(scorer, tmp_path):
     start = time.monotonic()
     found = ask(scorer(shard_size=8), pool_of(Noted(tmp_path, at=3, does="sleeps")), MARGIN)
-    assert time.monotonic() - start < 25  # it sleeps for 30 s
+    assert time.monotonic() - start < 12  # it sleeps for 15 s
     np.testing.assert_array_equal(found.arrays["score"], scores())
     assert sum(ids.count(3) for ids in reads(tmp_path).values()) == 2
 
@@ -61,12 +63,10 @@ def test_a_driver_that_ends_early_does_not_pay_for_finished_shards_again(scorer,
     broken = pool_of(Noted(notes, at=59, does="raises"))
     with pytest.raises(PoisonedRecord):
         ask(scorer(shard_size=8), broken, MARGIN, scratch=scratch)
-    before = len(list(scratch.rglob("*.npz")))
-    assert before >= 6
     for file in notes.iterdir():
         file.unlink()
     found = ask(scorer(shard_size=8), pool_of(Noted(notes)), MARGIN, scratch=scratch)
-    assert sum(map(len, reads(notes).values())) == 60 - 8 * before
+    assert sorted(i for ids in reads(notes).values() for i in ids) == [56, 57, 58, 59]  # the shard that was at fault
     np.testing.assert_array_equal(found.arrays["score"], scores())
     assert found.flops == 60 * 2 * (4 * 8 + 8 * 3)  # all of it is on the bill, once
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 
 
 @pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s.needs_inference], ids=repr)
-def test_every_strategy_picks_the_same(scorer, strategy):
+def test_every_strategy_picks_the_same(scorer, strategy, make_view):
     task, model = (
         ("multiclass", embedding()) if "multiclass" in strategy.tasks else ("regression", embedding(Regressor))
     )
@@ -32,7 +32,7 @@ def test_every_strategy_picks_the_same(scorer, strategy):
     assert (there.width, there.records) == (here.width, here.records)
     # Each worker asks once more to see whether the model is an ensemble, and that is on the bill.
     assert there.flops == here.flops or ("samples" in strategy.requires and there.flops > here.flops)
-    view = pool.view()
+    view = make_view(60, features=features, label_costs=pool.label_costs)
     picks = [
         strategy.pick(view=view, ids=ids, arrays=found.arrays, size=9, rng=np.random.default_rng(0))
         for found in (here, there)
