@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -100,7 +101,7 @@ def _one(probability: float, seed: int) -> dict[str, Any]:
             written[shard.start : shard.start + len(shard)] += 1
             super().add(shard, arrays)
 
-    ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     scorer = RayScorer(shard_size=SHARD)
     model, pool = model_of(lambda: Waiting(SHARD_SECONDS / SHARD)), pool_of(SHARDS * SHARD)
     ours = ray_scorer.Schedule, ray_scorer.Gathered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -25,28 +26,27 @@ class Predictor:
         self.model = model.eval()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = batch["data"]
         with torch.inference_mode():
-            logits = self.model.infer([torch.from_numpy(batch["x"])]).logits
-        return {"id": batch["id"], "score": Margin().payload(Outputs(logits))["score"].numpy()}
+            logits = self.model.infer([torch.from_numpy(rows[:, 1:].copy())]).logits
+        return {"id": rows[:, 0].astype(np.int64), "score": Margin().payload(Outputs(logits))["score"].numpy()}
 
 
 def by_ray_data(x: np.ndarray, model: Any, batch: int) -> np.ndarray:
-    """Margins of all records, in order."""
+    """Margins of all records; their ids go along, in front, because blocks come back in any order."""
     import ray
 
-    data = ray.data.from_numpy([x[i : i + 4096] for i in range(0, len(x), 4096)], column="x")
-    ids = ray.data.from_numpy([np.arange(i, min(i + 4096, len(x))) for i in range(0, len(x), 4096)], column="id")
-    scored = data.zip(ids).map_batches(
+    rows = np.concatenate([np.arange(len(x), dtype=np.float32)[:, None], x], axis=1)
+    scored = ray.data.from_numpy([rows[i : i + 4096] for i in range(0, len(rows), 4096)]).map_batches(
         Predictor,
         fn_constructor_args=(ray.put(model),),
         compute=ray.data.ActorPoolStrategy(size=WORKERS),
         batch_size=batch,
         num_cpus=1,
     )
-    rows = [(b["id"], b["score"]) for b in scored.iter_batches(batch_size=None, batch_format="numpy")]
-    found = np.empty(len(x), np.float32)
-    for at, score in rows:
-        found[at] = score
+    found = np.full(len(x), np.nan, np.float32)
+    for part in scored.iter_batches(batch_size=None, batch_format="numpy"):
+        found[part["id"]] = part["score"]
     return found
 
 
@@ -56,7 +56,7 @@ def against_ray_data(repeats: int = 3) -> list[dict[str, Any]]:
 
     ray = imported()
     warnings.filterwarnings("ignore")
-    ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     pool, model, rows = pool_of(RECORDS, batch=512), model_of(Computing), []
     x = pool.eval_data.tensors[0].numpy()
