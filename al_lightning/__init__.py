@@ -39,6 +39,7 @@ from al_lightning.query import (
 from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
+from al_lightning.scoring.auto import AutoScorer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.ray_scorer import RayScorer
 from al_lightning.scoring.ray_team import Workers
@@ -61,6 +62,7 @@ __all__ = [
     "ActiveLearner",
     "AllOf",
     "AnyOf",
+    "AutoScorer",
     "Badge",
     "Bill",
     "Budget",

@@ -282,6 +282,7 @@ class Run:
             phase: of the ledger.
             least: how many answers are enough, should the scorer be allowed to leave some out; None: all.
         """
+        bill = self.bill
 
         def asked() -> Answers:
             return self.scoring.run(
@@ -293,6 +294,7 @@ class Run:
                 meter=self.flops,
                 least=least,
                 scratch=self.folder / SCRATCH,
+                bill=bill,
             )
 
         if self.scoring.every_rank:

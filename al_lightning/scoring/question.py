@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
@@ -109,6 +110,7 @@ class Scorer(Protocol):
         meter: FlopMeter,
         least: int | None = None,
         scratch: Path | None = None,
+        bill: Bill | None = None,
     ) -> Answers:
         """Ask the model about records of the pool.
 
@@ -121,6 +123,7 @@ class Scorer(Protocol):
             meter: FLOP measurements to use and extend.
             least: how many answers are enough, where the scorer's settings let it leave some out; None: all.
             scratch: folder for what is worth keeping of a call that is killed, or None.
+            bill: what has been spent so far, for scorers that decide by it; or None.
         """
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import lightning.pytorch as L
 import numpy as np
 
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.pool.datamodule import PoolDataModule
@@ -84,6 +85,7 @@ class RayScorer:
         meter: FlopMeter,
         least: int | None = None,
         scratch: Path | None = None,
+        bill: Bill | None = None,
     ) -> Answers:
         """Ask on the cluster, see :class:`~al_lightning.scoring.question.Scorer`.
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+from al_lightning.cost.bill import Bill
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
@@ -215,6 +216,7 @@ class TrainerScorer:
         meter: FlopMeter,
         least: int | None = None,
         scratch: Path | None = None,
+        bill: Bill | None = None,
     ) -> Answers:
         """Ask about all of them, see :class:`~al_lightning.scoring.question.Scorer`."""
         with question.on(unwrapped(model)) as payload:
