@@ -35,7 +35,9 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._probability, self._rng = probability, np.random.default_rng(seed)
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        # Hooks at exit could only be set from the main thread, which is not the one that adds nodes.
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self._nodes = {node.node_id: node for node in [self.cluster.add_node(num_cpus=1) for _ in range(NODES)]}
         self.kills, self._orders = 0, queue.Queue[str | None]()
         self._reaper = threading.Thread(target=self._reap, daemon=True)
@@ -101,12 +103,12 @@ def _one(probability: float, seed: int) -> dict[str, Any]:
             written[shard.start : shard.start + len(shard)] += 1
             super().add(shard, arrays)
 
-    ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     scorer = RayScorer(shard_size=SHARD)
     model, pool = model_of(lambda: Waiting(SHARD_SECONDS / SHARD)), pool_of(SHARDS * SHARD)
     ours = ray_scorer.Schedule, ray_scorer.Gathered
     ray_scorer.Schedule, ray_scorer.Gathered = Doomed, Counted  # type: ignore[misc]
     try:
+        ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         start = time.monotonic()
         found = ask(scorer, pool, model)
         seconds = time.monotonic() - start

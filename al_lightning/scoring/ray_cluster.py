@@ -60,7 +60,7 @@ def connect(address: str | None, runtime_env: Mapping[str, Any] | None) -> bool:
     with _own_sigterm():
         try:
             ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="WARNING", **here)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterUnavailable(
                 f"no cluster can be used at {address or 'this machine'}: {error} Start one with `ray start --head`, "
                 "give the address it prints, and use the same releases of Ray and Python everywhere."
