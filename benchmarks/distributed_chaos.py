@@ -73,7 +73,7 @@ class Nodes:
         self.cluster.shutdown()
 
 
-def chaos(probability: float, seeds: tuple[int, ...] = (0, 1)) -> list[dict[str, Any]]:
+def chaos(probability: float, *, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
     """One row per seed."""
     return [_one(probability, seed) for seed in seeds]
 

@@ -63,7 +63,6 @@ class Gathered:
 
     Args:
         records: rows there will be.
-        into: where arrays of that many rows are made, by name, shape and dtype; None: in memory.
     """
 
     def __init__(self, records: int) -> None:
