@@ -28,7 +28,7 @@ from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
-from al_lightning.scoring.question import Answers, Question, Scorer
+from al_lightning.scoring.question import Answers, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.settings import differing
 from al_lightning.store import Change, Saved, Store
@@ -282,25 +282,21 @@ class Run:
             phase: of the ledger.
             least: how many answers are enough, should the scorer be allowed to leave some out; None: all.
         """
-        bill = self.bill
-
-        def asked() -> Answers:
-            return self.scoring.run(
-                trainer=self.trainer,
-                model=self.model,
-                pool=self.pool,
-                ids=ids,
-                question=question,
-                meter=self.flops,
-                least=least,
-                scratch=self.folder / SCRATCH,
-                bill=bill,
-            )
-
+        request = Request(
+            trainer=self.trainer,
+            model=self.model,
+            pool=self.pool,
+            ids=ids,
+            question=question,
+            meter=self.flops,
+            least=least,
+            scratch=self.folder / SCRATCH,
+            bill=self.bill,
+        )
         if self.scoring.every_rank:
-            found = asked()
+            found = self.scoring.run(request)
         else:
-            found = self.on_zero(asked)
+            found = self.on_zero(lambda: self.scoring.run(request))
             self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
         entry = Entry(phase=phase, round=self.round, records=found.records, flops=found.flops, seconds=found.seconds)
         self.spend(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from al_lightning.features.source import Layer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
 from al_lightning.scoring.outputs import Outputs
-from al_lightning.scoring.question import Payload, Question, Scorer
+from al_lightning.scoring.question import Payload, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer, unwrapped
 
 ROWS = 1 << 20
@@ -119,9 +120,8 @@ def embed(
         ids = np.arange(start, min(start + rows_per_file, pool.size))
         if known > ids[-1] and _file(target, number).exists():
             continue
-        found = scorer.run(
-            trainer=trainer, model=model, pool=pool, ids=ids, question=question, meter=meter, scratch=target / "scratch"
-        )
+        request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question, meter=meter)
+        found = scorer.run(replace(request, scratch=target / "scratch"))
         rows = found.arrays["features"]
         width = rows.shape[1]
         write_aside(_file(target, number), partial(np.save, arr=rows, allow_pickle=False))
@@ -164,8 +164,8 @@ def assign(
     at = np.arange(pool.size) if ids is None else np.asarray(ids)
     inner = layer.question(model, fitted=True)
     question = Question(partial(_Assigning, inner, centroids), f"{inner.says} {digest(centroids)}")
-    scorer = scoring or TrainerScorer()
-    found = scorer.run(trainer=trainer, model=model, pool=pool, ids=at, question=question, meter=FlopMeter())
+    request = Request(trainer=trainer, model=model, pool=pool, ids=at, question=question)
+    found = (scoring or TrainerScorer()).run(request)
     comparing = 2.0 * found.records * centroids.size
     entries = [
         Entry(phase="embed", round=0, records=found.records, flops=found.flops, seconds=found.seconds),

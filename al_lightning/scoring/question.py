@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -71,6 +71,33 @@ def _same(payload: Payload, model: nn.Module) -> AbstractContextManager[Payload]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Request:
+    """A call of a :class:`Scorer`.
+
+    Args:
+        trainer: whose settings (device, precision) count.
+        model: the user's module.
+        pool: where the records are.
+        ids: ``(n,)`` ids to infer.
+        question: what to ask.
+        meter: FLOP measurements to use and extend.
+        least: how many answers are enough, where the scorer's settings let it leave some out; None: all.
+        scratch: folder for what is worth keeping of a call that is killed, or None.
+        bill: what has been spent so far, for scorers that decide by it.
+    """
+
+    trainer: L.Trainer
+    model: L.LightningModule
+    pool: PoolDataModule
+    ids: np.ndarray
+    question: Question
+    meter: FlopMeter = field(default_factory=FlopMeter)
+    least: int | None = None
+    scratch: Path | None = None
+    bill: Bill = field(default_factory=Bill)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """What came back.
 
@@ -99,32 +126,8 @@ class Scorer(Protocol):
     every_rank: ClassVar[bool]
     """Whether all processes of a job take part in :meth:`run`; else rank 0 calls it and the others get its answers."""
 
-    def run(
-        self,
-        *,
-        trainer: L.Trainer,
-        model: L.LightningModule,
-        pool: PoolDataModule,
-        ids: np.ndarray,
-        question: Question,
-        meter: FlopMeter,
-        least: int | None = None,
-        scratch: Path | None = None,
-        bill: Bill | None = None,
-    ) -> Answers:
-        """Ask the model about records of the pool.
-
-        Args:
-            trainer: whose settings (device, precision) count.
-            model: the user's module.
-            pool: where the records are.
-            ids: ``(n,)`` ids to infer.
-            question: what to ask.
-            meter: FLOP measurements to use and extend.
-            least: how many answers are enough, where the scorer's settings let it leave some out; None: all.
-            scratch: folder for what is worth keeping of a call that is killed, or None.
-            bill: what has been spent so far, for scorers that decide by it; or None.
-        """
+    def run(self, request: Request) -> Answers:
+        """Ask the model about records of the pool."""
 
     def close(self) -> None:
         """Let go of machines."""

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-import lightning.pytorch as L
 import numpy as np
 
-from al_lightning.cost.bill import Bill
-from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
 from al_lightning.scoring.kept import Gathered, Kept, missing
-from al_lightning.scoring.question import Answers, Question
+from al_lightning.scoring.question import Answers, Request
 from al_lightning.scoring.ray_call import Call
 from al_lightning.scoring.ray_cluster import connect, imported, packed, reading_of
 from al_lightning.scoring.ray_team import Team, Workers
@@ -74,19 +70,7 @@ class RayScorer:
         if not 0 < self.enough <= 1:
             raise ValueError(f"RayScorer(enough={self.enough}): a share of the candidates, allowed: 0 < enough <= 1.")
 
-    def run(
-        self,
-        *,
-        trainer: L.Trainer,
-        model: L.LightningModule,
-        pool: PoolDataModule,
-        ids: np.ndarray,
-        question: Question,
-        meter: FlopMeter,
-        least: int | None = None,
-        scratch: Path | None = None,
-        bill: Bill | None = None,
-    ) -> Answers:
+    def run(self, request: Request) -> Answers:
         """Ask on the cluster, see :class:`~al_lightning.scoring.question.Scorer`.
 
         Raises:
@@ -96,29 +80,27 @@ class RayScorer:
             PoisonedRecord: a record that no worker can score; it is named.
             BadScores: NaN or infinite answers; shard and ids are named.
         """
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = np.asarray(request.ids, dtype=np.int64)
         with Stopwatch.running() as watch:
             if not len(ids):
                 return Answers(ids=ids, arrays={}, width=0, records=0, flops=0.0, seconds=0.0, wall=0.0)
-            model, batch = unwrapped(model), pool.records_at_once  # type: ignore[assignment]
+            batch = request.pool.records_at_once
             shards = cut(ids, size=self.shard_size, batch=batch)
-            key = "" if scratch is None else digest([model.state_dict(), question.says, batch])
-            kept = Kept(scratch, key)
+            kept = Kept(request.scratch, _key(request, batch))
             before = list(kept.read(shards))
-            schedule = Schedule(missing(shards, [shard for shard, _ in before]), batch=batch)
             call = Call(
                 team=self._ready(),
-                schedule=schedule,
+                schedule=Schedule(missing(shards, [shard for shard, _ in before]), batch=batch),
                 gathered=Gathered(len(ids)),
                 kept=kept,
-                reading=self._read(pool),
-                asked=self._asked(trainer, model, question, meter),
-                known=meter.per_record,
+                reading=self._read(request.pool),
+                asked=_asked(request),
+                known=request.meter.per_record,
             )
             for shard, done in before:
                 call.take(shard, done)
                 call.spent.add(len(shard), done.flops, done.seconds)
-            call.run(deadline=self.deadline, enough=self.enough, least=least)
+            call.run(deadline=self.deadline, enough=self.enough, least=request.least)
         return Answers(
             ids=ids[call.gathered.fresh],
             arrays=call.gathered.rows(),
@@ -155,7 +137,16 @@ class RayScorer:
             self._held = pool.eval_data, pool.size, pool.records_at_once
         return self._reading
 
-    def _asked(self, trainer: L.Trainer, model: L.LightningModule, question: Question, meter: FlopMeter) -> list[Any]:
-        settings = {"precision": trainer.precision, "inference_mode": trainer.predict_loop.inference_mode}
-        call = Asked(model=model, question=question, settings=settings, known=dict(meter.per_record))
-        return [imported().put(packed(call, model, "the model"))]
+
+def _asked(request: Request) -> list[Any]:
+    """The model and the question, in the object store."""
+    trainer, model = request.trainer, unwrapped(request.model)
+    settings = {"precision": trainer.precision, "inference_mode": trainer.predict_loop.inference_mode}
+    known = dict(request.meter.per_record)
+    call = Asked(model=model, question=request.question, settings=settings, known=known)  # type: ignore[arg-type]
+    return [imported().put(packed(call, model, "the model"))]
+
+
+def _key(request: Request, batch: int) -> str:
+    """What answers of an earlier process must be to."""
+    return digest([unwrapped(request.model).state_dict(), request.question.says, batch]) if request.scratch else ""

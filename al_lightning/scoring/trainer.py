@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
@@ -16,7 +15,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from al_lightning.cost.bill import Bill
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
@@ -27,7 +25,7 @@ from al_lightning.query.base import Strategy, check_task
 from al_lightning.rounds import Ranks, borrowed_for_scoring
 from al_lightning.scoring.infer import infer
 from al_lightning.scoring.outputs import Outputs
-from al_lightning.scoring.question import Answers, Payload, Question, Readable, Scorer
+from al_lightning.scoring.question import Answers, Payload, Question, Readable, Request, Scorer
 from al_lightning.scoring.samples import Samples
 
 _STEP_SECONDS = 0.1
@@ -205,24 +203,15 @@ class TrainerScorer:
 
     every_rank: ClassVar[bool] = True
 
-    def run(
-        self,
-        *,
-        trainer: L.Trainer,
-        model: L.LightningModule,
-        pool: PoolDataModule,
-        ids: np.ndarray,
-        question: Question,
-        meter: FlopMeter,
-        least: int | None = None,
-        scratch: Path | None = None,
-        bill: Bill | None = None,
-    ) -> Answers:
+    def run(self, request: Request) -> Answers:
         """Ask about all of them, see :class:`~al_lightning.scoring.question.Scorer`."""
-        with question.on(unwrapped(model)) as payload:
-            arrays, flops, seconds, width = run_inference(trainer, model, pool, ids, payload, meter, question.samples)
+        r = request
+        with r.question.on(unwrapped(r.model)) as payload:
+            arrays, flops, seconds, width = run_inference(
+                r.trainer, r.model, r.pool, r.ids, payload, r.meter, r.question.samples
+            )
         return Answers(
-            ids=ids, arrays=arrays, width=width, records=len(ids), flops=flops, seconds=seconds, wall=seconds
+            ids=r.ids, arrays=arrays, width=width, records=len(r.ids), flops=flops, seconds=seconds, wall=seconds
         )
 
     def close(self) -> None:
@@ -250,14 +239,9 @@ def ask_candidates(
         seed: of what is drawn meanwhile: dropout masks.
         meter: FLOP measurements to use and extend.
     """
-    found = TrainerScorer().run(
-        trainer=trainer,
-        model=model,
-        pool=pool,
-        ids=ids,
-        question=Question.of(strategy, seed=seed),
-        meter=meter or FlopMeter(),
-    )
+    question = Question.of(strategy, seed=seed)
+    request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question, meter=meter or FlopMeter())
+    found = TrainerScorer().run(request)
     return found.arrays, found.flops, found.seconds, found.width
 
 
@@ -286,14 +270,9 @@ def score(
     view = pool.view(round=len(pool.labelled))
     if not strategy.needs_inference:
         return Scores(ids, {}, view, rng)
-    found = (scoring or TrainerScorer()).run(
-        trainer=trainer,
-        model=model,
-        pool=pool,
-        ids=ids,
-        question=Question.of(strategy, seed=int(rng.integers(2**32))),
-        meter=FlopMeter(),
-    )
+    question = Question.of(strategy, seed=int(rng.integers(2**32)))
+    request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question)
+    found = (scoring or TrainerScorer()).run(request)
     if "score" in found.arrays:
         pool.state.record_scores(ids, found.arrays["score"], len(pool.labelled))
     return Scores(ids, found.arrays, view, rng, found.flops, found.seconds, found.width)

@@ -39,10 +39,11 @@ def test_claims_are_of_all_rows():
     assert not by_name([*rows, chaos(0.3, 100, same=False)])["identical_query"]["holds"]
 
 
-def test_what_was_not_run_does_not_hold():
-    rows = [{"part": "identical", "same_query": True, "same_payload": True}]
-    held = {name for name, one in by_name(rows).items() if one["holds"]}
-    assert held == {"identical_query"}
+def test_what_was_not_run_is_not_claimed():
+    made = by_name([{"part": "identical", "same_query": True, "same_payload": True}])
+    assert list(made) == ["parts_missing", "identical_query"]
+    assert made["parts_missing"]["value"] == 4
+    assert not made["parts_missing"]["holds"]
 
 
 def test_a_thousand_workers_wait_for_little(monkeypatch):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from al_lightning import Outputs
-from al_lightning.cost.flops import FlopMeter
-from al_lightning.scoring.question import Answers, Question
+from al_lightning.scoring.question import Answers, Question, Request
 from al_lightning.scoring.trainer import TrainerScorer
 from tests.helpers import CLASSES, WIDTH, Net, blobs, net, quiet
 
@@ -106,16 +105,9 @@ class Locked(Net):
 
 
 def ask(scorer: Any, pool: Any, question: Question, *, model: Any = None, ids: Any = None, **more: Any) -> Answers:
-    """Ask about all records, or some, with a fresh meter."""
-    return scorer.run(
-        trainer=quiet(),
-        model=net() if model is None else model,
-        pool=pool,
-        ids=np.arange(pool.size) if ids is None else np.asarray(ids),
-        question=question,
-        meter=FlopMeter(),
-        **more,
-    )
+    """Ask about all records, or some, ."""
+    model, ids = net() if model is None else model, np.arange(pool.size) if ids is None else np.asarray(ids)
+    return scorer.run(Request(trainer=quiet(), model=model, pool=pool, ids=ids, question=question, **more))
 
 
 def in_one_process(pool: Any, question: Question, **more: Any) -> Answers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import sys
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -13,6 +13,7 @@ from al_lightning.cost.bill import Bill
 from al_lightning.cost.distributing import distributing, inference_share
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
+from al_lightning.scoring.question import Answers, Request
 from al_lightning.scoring.trainer import TrainerScorer
 from tests.helpers import learner, net, pool_of
 
@@ -25,9 +26,9 @@ class Elsewhere(TrainerScorer):
     def __init__(self) -> None:
         self.calls, self.closed = 0, 0
 
-    def run(self, **settings: Any) -> Any:
+    def run(self, request: Request) -> Answers:
         self.calls += 1
-        return super().run(**settings)
+        return super().run(request)
 
     def close(self) -> None:
         self.closed += 1
