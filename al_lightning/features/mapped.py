@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -125,6 +126,7 @@ def embed(
         rows = found.arrays["features"]
         width = rows.shape[1]
         write_aside(_file(target, number), partial(np.save, arr=rows, allow_pickle=False))
+        shutil.rmtree(target / "scratch", ignore_errors=True)
         known = max(known, int(ids[-1]) + 1)
         about = {"rows": known, "width": width, "rows_per_file": rows_per_file, "made_from": key}
         write_aside(target / _ABOUT, lambda file, says=about: file.write(json.dumps(says).encode()))  # type: ignore[misc]

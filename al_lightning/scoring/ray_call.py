@@ -65,6 +65,7 @@ class Call:
     known: dict[Any, float]
     spent: Spent = field(default_factory=Spent)
     width: int = 0
+    _said: bool = False
     _idle: list[Member] = field(default_factory=list)
     _opening: dict[Any, Member] = field(default_factory=dict)
     _scoring: dict[Any, tuple[Attempt, Member]] = field(default_factory=dict)
@@ -88,7 +89,9 @@ class Call:
                 while self.schedule.unfinished and not self._enough(watch.seconds, deadline, enough, least):
                     self._staff()
                     self._hand_out()
-                    self._take_in(watch.seconds)
+                    self._take_in()
+                    if watch.seconds > _SILENCE and not self.schedule.issued and not self._said:
+                        self._say_silence()
             finally:
                 self._leave()
 
@@ -127,7 +130,7 @@ class Call:
             member = self._idle.pop(0)
             self._scoring[member.actor.score.remote(attempt.shard.ids)] = attempt, member
 
-    def _take_in(self, waited: float) -> None:
+    def _take_in(self) -> None:
         import ray
 
         references = [*self._scoring, *self._opening]
@@ -142,8 +145,6 @@ class Call:
                 self._opened(reference, self._opening.pop(reference))
             else:
                 self._answered(reference, *self._scoring.pop(reference))
-        if not ready and waited > _SILENCE and len(self._opening) == len(references) and not self.schedule.issued:
-            self._say_silence()
 
     def _opened(self, reference: Any, member: Member) -> None:
         seconds, error, gone = _result_of(reference)
@@ -202,10 +203,10 @@ class Call:
     def _say_silence(self) -> None:
         import ray
 
-        needs = " or ".join(sorted({str(member.kind.needs) for member in self._opening.values()}))
+        self._said, free = True, ray.available_resources()
         warnings.warn(
-            f"no worker has started for {_SILENCE:g} s: one takes {needs}; free in the cluster: "
-            f"{ray.available_resources()}. It is waited for.",
+            f"no worker has started for {_SILENCE:g} s: one takes {self.team.needs}, and free in the cluster are "
+            f"{ {name: free.get(name, 0) for name in ('CPU', 'GPU')} }. It is waited for.",
             stacklevel=2,
         )
 

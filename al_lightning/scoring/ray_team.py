@@ -81,6 +81,11 @@ class Team:
         self._stillborn = 0
         self.members: list[Member] = []
 
+    @property
+    def needs(self) -> str:
+        """What a worker takes, in words."""
+        return " or ".join(str(kind.needs) for kind in self._kinds)
+
     def fill(self) -> None:
         """Start the workers that are missing.
 
@@ -105,11 +110,10 @@ class Team:
                 left[name] = max(0.0, left.get(name, 0) - count * each)
             wanted.append(count)
         if not sum(wanted) and not self.members and not self._grows:
-            kinds = " or ".join(str(kind.needs) for kind in self._kinds)
             has = {name: amount for name, amount in resources.items() if name in ("CPU", "GPU")}
             raise ClusterUnavailable(
-                f"the cluster has no room for a worker: one takes {kinds}, and the cluster has {has}. Ask for less in "
-                "RayScorer(workers=[Workers(...)]), or add nodes."
+                f"the cluster has no room for a worker: one takes {self.needs}, and the cluster has {has}. Ask for less "
+                "in RayScorer(workers=[Workers(...)]), or add nodes."
             )
         return wanted
 

@@ -50,6 +50,15 @@ def test_no_room_for_a_worker(cluster):
         ask(scorer, pool_of(), MARGIN)
 
 
+def test_no_room_yet_is_waited_for_and_said(cluster, monkeypatch):
+    monkeypatch.setattr(ray_call, "_SILENCE", 0.0)
+    scorer = RayScorer()
+    scorer._team = Team([Workers(count=1, gpus=1)], grows=True)
+    with pytest.raises(UserWarning, match=r"no worker has started .* one takes \{'CPU': 1, 'GPU': 1\}.*'GPU': 0"):
+        ask(scorer, pool_of(), MARGIN)
+    scorer._team.close()
+
+
 def test_other_versions_on_the_worker(scorer, monkeypatch):
     here = {**ray_call.versions(), "torch": "1.0.0"}
     monkeypatch.setattr(ray_call, "versions", lambda: here)
