@@ -56,7 +56,9 @@ def against_ray_data(repeats: int = 3) -> list[dict[str, Any]]:
 
     ray = imported()
     warnings.filterwarnings("ignore")
-    ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local", num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     pool, model, rows = pool_of(RECORDS, batch=512), model_of(Computing), []
     x = pool.eval_data.tensors[0].numpy()

@@ -59,7 +59,13 @@ def connect(address: str | None, runtime_env: Mapping[str, Any] | None) -> bool:
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     with _own_sigterm():
         try:
-            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False, logging_level="WARNING", **here)
+            ray.init(
+                address=address or "local",
+                runtime_env=runtime_env,
+                log_to_driver=False,
+                logging_level="WARNING",
+                **here,
+            )
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterUnavailable(
                 f"no cluster can be used at {address or 'this machine'}: {error} Start one with `ray start --head`, "

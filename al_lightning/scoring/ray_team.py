@@ -112,8 +112,8 @@ class Team:
         if not sum(wanted) and not self.members and not self._grows:
             has = {name: amount for name, amount in resources.items() if name in ("CPU", "GPU")}
             raise ClusterUnavailable(
-                f"the cluster has no room for a worker: one takes {self.needs}, and the cluster has {has}. Ask for less "
-                "in RayScorer(workers=[Workers(...)]), or add nodes."
+                f"the cluster has no room for a worker: one takes {self.needs}, and the cluster has {has}. Ask for "
+                "less in RayScorer(workers=[Workers(...)]), or add nodes."
             )
         return wanted
 
