@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 
 from al_lightning import Margin
 from al_lightning.errors import PoisonedRecord
+from al_lightning.scoring.kept import Kept
 from al_lightning.scoring.question import Question
 from tests.helpers import blobs, learner, net, pool_of
 from tests.ray.problems import Noted, ask, in_one_process, reads
@@ -26,17 +28,24 @@ def workers_at_it(notes) -> int:
     return len(reads(notes)) - 1  # this process looks at a record as well
 
 
+def wait_for_workers(scorer, count: int, notes) -> None:
+    """Ask until so many workers have started: to import PyTorch takes seconds."""
+    notes.mkdir()
+    deadline = time.monotonic() + 60
+    while workers_at_it(notes) < count and time.monotonic() < deadline:
+        ask(scorer, pool_of(Noted(notes, wait=0.01)), MARGIN)
+    assert workers_at_it(notes) >= count
+
+
 def test_a_node_that_is_killed_costs_what_it_had_in_flight(cluster, scorer, tmp_path):
-    before, during = tmp_path / "before", tmp_path / "during"
-    before.mkdir(), during.mkdir()
-    node = cluster.add_node(num_cpus=1)
-    asking, deadline = scorer(shard_size=8), time.monotonic() + 60
-    while workers_at_it(before) < 3 and time.monotonic() < deadline:
-        ask(asking, pool_of(Noted(before, wait=0.01)), MARGIN)
-    assert workers_at_it(before) == 3  # a node that joins is made use of
+    during = tmp_path / "during"
+    during.mkdir()
+    node, asking = cluster.add_node(num_cpus=1), scorer(shard_size=8)
+    wait_for_workers(asking, 3, tmp_path / "before")  # a node that joins is made use of
 
     def kill() -> None:
-        while workers_at_it(during) < 3 and time.monotonic() < deadline + 20:
+        deadline = time.monotonic() + 30
+        while workers_at_it(during) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         cluster.remove_node(node, allow_graceful=False)
 
@@ -50,6 +59,7 @@ def test_a_node_that_is_killed_costs_what_it_had_in_flight(cluster, scorer, tmp_
 
 
 def test_a_straggler_is_not_waited_for(scorer, tmp_path):
+    wait_for_workers(scorer(shard_size=8), 2, tmp_path / "before")
     start = time.monotonic()
     found = ask(scorer(shard_size=8), pool_of(Noted(tmp_path, at=3, does="sleeps")), MARGIN)
     assert time.monotonic() - start < 12  # it sleeps for 15 s
@@ -69,6 +79,30 @@ def test_a_driver_that_ends_early_does_not_pay_for_finished_shards_again(scorer,
     assert sorted(i for ids in reads(notes).values() for i in ids) == [56, 57, 58, 59]  # the shard that was at fault
     np.testing.assert_array_equal(found.arrays["score"], scores())
     assert found.flops == 60 * 2 * (4 * 8 + 8 * 3)  # all of it is on the bill, once
+
+
+def test_a_run_whose_driver_is_gone_goes_on_with_the_shards_it_has(scorer, tmp_path, monkeypatch):
+    whole = learner(tmp_path / "whole").fit(net(), datamodule=pool_of())
+    real, written = Kept.write, []
+
+    def write(self, shard, done):
+        real(self, shard, done)
+        written.append(shard)
+        if len(written) == 4:
+            raise KeyError("gone")
+
+    monkeypatch.setattr(Kept, "write", write)
+    with pytest.raises(KeyError, match="gone"):
+        learner(tmp_path / "run", scoring=scorer(shard_size=8)).fit(net(), datamodule=pool_of())
+    monkeypatch.setattr(Kept, "write", real)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    result = learner(tmp_path / "run", scoring=scorer(shard_size=8)).fit(net(), datamodule=pool_of(Noted(notes)))
+    assert result.labelled.tolist() == whole.labelled.tolist()
+    assert result.bill.lines["score"].flops == whole.bill.lines["score"].flops
+    read = [i for pid, ids in reads(notes).items() if pid != str(os.getpid()) for i in ids]
+    assert len(read) == result.bill.lines["score"].records - 4 * 8  # in the first query; all of the second
+    assert not (tmp_path / "run" / "scratch").exists()
 
 
 def test_answers_of_other_weights_or_damaged_ones_are_not_used(scorer, tmp_path):
