@@ -243,9 +243,10 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "waiting": waiting,
     "compute": compute,
     "ray_data": against_ray_data,
-    "chaos_10": lambda: chaos(0.1, seeds=(0, 1)),
-    "chaos_30": lambda: chaos(0.3, seeds=(0,)),
-    "chaos_30_again": lambda: chaos(0.3, seeds=(1,)),
+    "chaos_10": lambda: chaos(0.1, seed=0),
+    "chaos_10_again": lambda: chaos(0.1, seed=1),
+    "chaos_30": lambda: chaos(0.3, seed=0),
+    "chaos_30_again": lambda: chaos(0.3, seed=1),
     "scale": scale,
 }
 

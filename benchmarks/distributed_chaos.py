@@ -19,7 +19,7 @@ from al_lightning.scoring.ray_team import Member
 from al_lightning.scoring.shards import Attempt, Schedule, Shard
 from al_lightning.scoring.trainer import TrainerScorer
 
-NODES, SHARDS, SHARD, SHARD_SECONDS = 5, 150, 256, 2.0
+NODES, SHARDS, SHARD, SHARD_SECONDS = 5, 100, 256, 2.0
 
 
 class Nodes:
@@ -73,12 +73,8 @@ class Nodes:
         self.cluster.shutdown()
 
 
-def chaos(probability: float, *, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-    """One row per seed."""
-    return [_one(probability, seed) for seed in seeds]
-
-
-def _one(probability: float, seed: int) -> dict[str, Any]:
+def chaos(probability: float, *, seed: int) -> list[dict[str, Any]]:
+    """A row of what became of one call, in which attempts at shards are doomed with this probability."""
     import ray
 
     from benchmarks.distributed import Waiting, ask, model_of, pool_of
@@ -117,7 +113,7 @@ def _one(probability: float, seed: int) -> dict[str, Any]:
         scorer.close()
         nodes.close()
     here = ask(TrainerScorer(), pool, _quick(model))
-    return {
+    row = {
         "part": "chaos",
         "preemption": probability,
         "seed": seed,
@@ -134,6 +130,7 @@ def _one(probability: float, seed: int) -> dict[str, Any]:
         "seconds": seconds,
         "load": os.getloadavg()[0],
     }
+    return [row]
 
 
 def _quick(model: Any) -> Any:
