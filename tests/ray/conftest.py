@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from al_lightning.scoring import ray_call
 from al_lightning.scoring.ray_cluster import imported
 from al_lightning.scoring.ray_scorer import RayScorer
 from al_lightning.scoring.ray_team import Team, Workers
@@ -37,6 +38,12 @@ def team(cluster: Any) -> Iterator[Team]:
     team = Team([Workers()], grows=True)
     yield team
     team.close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with other things is slow to start workers, and that is no warning."""
+    monkeypatch.setattr(ray_call, "_SILENCE", 600.0)
 
 
 @pytest.fixture

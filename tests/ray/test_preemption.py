@@ -31,7 +31,7 @@ def workers_at_it(notes) -> int:
 def wait_for_workers(scorer, count: int, notes) -> None:
     """Ask until so many workers have started: to import PyTorch takes seconds."""
     notes.mkdir()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while workers_at_it(notes) < count and time.monotonic() < deadline:
         ask(scorer, pool_of(Noted(notes, wait=0.01)), MARGIN)
     assert workers_at_it(notes) >= count
