@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import lightning.pytorch as L
@@ -108,8 +108,8 @@ def ask(scorer: Scorer, pool: PoolDataModule, model: L.LightningModule, question
 
 
 @contextmanager
-def warm(model: L.LightningModule, workers: int, cpus: float, **settings: Any) -> Iterator[RayScorer]:
-    """A scorer whose workers have started and have the model."""
+def warm(workers: int, cpus: float, **settings: Any) -> Iterator[RayScorer]:
+    """A scorer whose workers have started."""
     scorer = RayScorer(workers=[Workers(count=workers, cpus=cpus)], **settings)
     try:
         wait = pool_of(4 * BATCH * workers)
@@ -138,7 +138,7 @@ def identical() -> list[Row]:
     """Payload and query of every strategy, on two workers and in one process."""
     n, rows = 3000, []
     features = np.random.default_rng(1).normal(size=(n, 8)).astype(np.float32)
-    with warm(model_of(Computing), 2, 1, shard_size=256) as scorer:
+    with warm(2, 1, shard_size=256) as scorer:
         for strategy in strategies():
             task = "multiclass" if "multiclass" in strategy.tasks else "regression"
             pool = pool_of(n, task)
@@ -181,32 +181,20 @@ def _pick(strategy: Strategy, found: Answers, features: np.ndarray) -> list[int]
     return [int(i) for i in strategy.pick(view=view, ids=view.unlabelled, arrays=arrays, size=100, rng=rng)]
 
 
-def compute(repeats: int = 5) -> list[Row]:
-    """One and two workers on a compute-bound model, in turns."""
+def compute(repeats: int = 7) -> list[Row]:
+    """One and two workers on a compute-bound model, and on one that waits, in turns."""
     rows: list[Row] = []
-    for case, make, n in (
-        ("compute", lambda: Computing(hidden=1024, layers=8), 24_576),
-        ("wait", lambda: Waiting(5e-4), 24_576),
-    ):
-        model, pool = model_of(make), pool_of(n)
-        for repeat in range(repeats):
-            seconds: dict[int, float] = {}
-            for workers in (1, 2) if repeat % 2 else (2, 1):
-                with warm(model, workers, 1, shard_size=1024) as scorer:
-                    found = ask(scorer, pool, model)
-                seconds[workers] = found.wall
-            rows.append(
-                {
-                    "part": "compute",
-                    "case": case,
-                    "repeat": repeat,
-                    "records": n,
-                    "seconds_1": seconds[1],
-                    "seconds_2": seconds[2],
-                    "efficiency": seconds[1] / (2 * seconds[2]),
-                    "load": os.getloadavg()[0],
-                }
-            )
+    n = 24_576
+    pool = pool_of(n)
+    cases = {"compute": model_of(lambda: Computing(hidden=1024, layers=8)), "wait": model_of(lambda: Waiting(5e-4))}
+    # Half a core in Ray's books, so that there is room for three; only one side works at a time.
+    with warm(1, 0.5, shard_size=1024) as one, warm(2, 0.5, shard_size=1024) as two:
+        for (case, model), repeat in product(cases.items(), range(repeats)):
+            sides = {"seconds_1": one, "seconds_2": two}
+            seconds = {name: ask(sides[name], pool, model).wall for name in list(sides)[:: 1 if repeat % 2 else -1]}
+            efficiency = seconds["seconds_1"] / (2 * seconds["seconds_2"])
+            row = {"part": "compute", "case": case, "repeat": repeat, "records": n, **seconds}
+            rows.append({**row, "efficiency": efficiency, "load": os.getloadavg()[0]})
     return rows
 
 
@@ -216,7 +204,7 @@ def waiting(shard_seconds: float = 2.0, shards_each: int = 6) -> list[Row]:
     for workers in (1, 4, 16):
         shards = workers * shards_each
         model, pool = model_of(lambda: Waiting(shard_seconds / shard)), pool_of(shards * shard)
-        with warm(model, workers, 0.1, shard_size=shard) as scorer:
+        with warm(workers, 0.1, shard_size=shard) as scorer:
             start = time.process_time()
             found = ask(scorer, pool, model)
             driver = time.process_time() - start
