@@ -16,14 +16,16 @@ from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.ray_cluster import imported
 from al_lightning.scoring.ray_scorer import RayScorer
 
-WORKERS, RECORDS, ROUNDS = 2, 65_536, 3
+WORKERS, RECORDS, ROUNDS = 2, 65_536, 2
 
 
 class Predictor:
     """What one would write by hand: the model is loaded once per actor, a batch is scored in inference mode."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model.eval()
+        import ray
+
+        self.model = ray.get(model).eval()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         rows = batch["data"]
