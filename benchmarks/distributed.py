@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.distributed                # all parts; what is done is not done again
     OMP_NUM_THREADS=1 python -m benchmarks.distributed compute        # one part anew, on a quiet machine
+    OMP_NUM_THREADS=1 python -m benchmarks.distributed report         # none; results of the parts there are
 
 - *identical*: every strategy that infers, on two workers and in one process: payload and query, bit for bit.
 - *compute*: a compute-bound model on one and on two workers. On a machine that does other work as well, the two share
@@ -277,7 +278,7 @@ def claims(rows: list[Row]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the parts that were not run yet, each in a process of its own, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"run these anew: {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", help=f"run these anew: {', '.join(PARTS)}; or report")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
