@@ -281,6 +281,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"run these anew: {', '.join(PARTS)}; or report")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - {*PARTS, "report"}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     if arguments.only:
         imported()
