@@ -170,6 +170,7 @@ class Call:
             self._bill_unfinished(attempt)
             self.schedule.lost(attempt)
             return
+        self.team.ready()
         self._idle.append(member)
         if error is not None:
             self._bill_unfinished(attempt)

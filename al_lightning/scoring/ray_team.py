@@ -15,7 +15,7 @@ from al_lightning.scoring.ray_worker import ScoringWorker
 _LOOK = 1.0
 """Seconds between two looks at how large the cluster is."""
 _STILLBORN = 5
-"""Workers that may be gone before they were ready, one after the other; more is no preemption."""
+"""Times that all workers may be gone before they were ready while nothing else happens; more is no preemption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Team:
         return wanted
 
     def ready(self) -> None:
-        """A worker has started."""
+        """A worker has started, or answered: there are machines that work."""
         self._stillborn = 0
 
     def stillborn(self, error: BaseException) -> None:
@@ -128,7 +128,7 @@ class Team:
             ClusterUnavailable: many were, one after the other.
         """
         self._stillborn += 1
-        if self._stillborn > _STILLBORN:
+        if self._stillborn > _STILLBORN * (len(self.members) + 1):
             raise ClusterUnavailable(
                 f"{self._stillborn} workers in a row were gone before they had started: {error} Look at their logs "
                 "(`ray logs`), and at the memory a worker needs for the data and the model."
