@@ -33,8 +33,7 @@ def test_workers_that_never_start_are_given_up_on_unless_others_work():
         team.stillborn(OSError("node died"))
         team.ready()
     with pytest.raises(ClusterUnavailable, match=r"workers in a row were gone before they had started: no such module"):
-        for _ in range(10):
-            team.stillborn(OSError("no such module"))
+        [team.stillborn(OSError("no such module")) for _ in range(10)]
 
 
 def test_connecting_leaves_the_handler_of_sigterm_as_it_was():
