@@ -182,7 +182,7 @@ def _pick(strategy: Strategy, found: Answers, features: np.ndarray) -> list[int]
     return [int(i) for i in strategy.pick(view=view, ids=view.unlabelled, arrays=arrays, size=100, rng=rng)]
 
 
-def compute(repeats: int = 7) -> list[Row]:
+def compute(repeats: int = 5) -> list[Row]:
     """One and two workers on a compute-bound model, and on one that waits, in turns."""
     rows: list[Row] = []
     n = 24_576
