@@ -185,7 +185,7 @@ def _pick(strategy: Strategy, found: Answers, features: np.ndarray) -> list[int]
 def compute(repeats: int = 5) -> list[Row]:
     """One and two workers on a compute-bound model, and on one that waits, in turns."""
     rows: list[Row] = []
-    n = 24_576
+    n = 12_288
     pool = pool_of(n)
     cases = {"compute": model_of(lambda: Computing(hidden=1024, layers=8)), "wait": model_of(lambda: Waiting(5e-4))}
     # Half a core in Ray's books, so that there is room for three; only one side works at a time.
