@@ -37,6 +37,8 @@ from al_lightning.round_size import RoundSize
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
 from al_lightning.scoring.outputs import AGREEMENT
+from al_lightning.scoring.question import Scorer
+from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
 from al_lightning.steps.foresight import Foresight
@@ -76,6 +78,8 @@ class ActiveLearner:
         seed: of everything that is drawn.
         recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer. One
             that stops early declares none, and rho is None until ``recipe_epochs`` does.
+        scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
+            between two starts of a run.
         on_round: called after every fit with its record and the model, on every rank; not again for a round that was
             committed before a kill.
     """
@@ -96,6 +100,7 @@ class ActiveLearner:
         prices: Prices | None = None,
         seed: int = 0,
         recipe_epochs: int | None = None,
+        scoring: Scorer | None = None,
         on_round: OnRound | None = None,
     ) -> None:
         first = fresh_trainer(trainer)  # validates before anything is spent
@@ -108,7 +113,7 @@ class ActiveLearner:
         self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
-        self.recipe = Recipe.of(first, recipe_epochs)
+        self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
@@ -137,7 +142,7 @@ class ActiveLearner:
             "decide": self._decide,  # should we stop?
             "finish": self._finish,  # the consolidating fit
         }
-        with stoppable(self.run_dir), closing(self._open(model, datamodule)) as run:
+        with stoppable(self.run_dir), closing(self.scoring), closing(self._open(model, datamodule)) as run:
             _trained[model] = run.folder
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
@@ -279,6 +284,7 @@ class ActiveLearner:
             config=self._config(model, pool),
             recipe=recipe,
             recipe_epochs=self.recipe.epochs,
+            scoring=self.scoring,
         )
         run.measures_coverage = coverage is not None
         try:

@@ -17,7 +17,7 @@ from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
-from al_lightning.pool.views import LabelledView, for_scoring, for_training
+from al_lightning.pool.views import LabelledView, for_training, loader_for_scoring
 from al_lightning.scoring.outputs import TASKS
 from al_lightning.seeds import generator
 
@@ -203,8 +203,7 @@ class PoolDataModule(L.LightningDataModule):
 
     def read_input(self, id: int) -> Any:
         """A record as the model sees it, without its target; the whole item where nothing says what the target is."""
-        item = self.eval_data[id]
-        return item if self.items.attach is not None else self.items.without_target(item)
+        return self.items.input_of(self.eval_data[id])
 
     def take_fingerprint(self) -> dict[str, Any]:
         """What a later run needs to recognise this dataset."""
@@ -321,10 +320,15 @@ class PoolDataModule(L.LightningDataModule):
 
     # ---- loaders -----------------------------------------------------------------------------------------------
 
-    def _eval_loader(self, dataset: Any, size: int | None = None, **more: Any) -> DataLoader:
+    @property
+    def records_at_once(self) -> int:
+        """Records of a batch while scoring."""
+        self._ready()
+        return self.scoring_batch_size or self.eval_batch_size or self.batch_size or 1
+
+    def _eval_loader(self, dataset: Any, **more: Any) -> DataLoader:
         options = {k: v for k, v in self.loader.items() if k != "drop_last"} | more
-        size = size or self.eval_batch_size or self.batch_size
-        return DataLoader(dataset, batch_size=size, shuffle=False, **options)
+        return DataLoader(dataset, batch_size=self.eval_batch_size or self.batch_size, shuffle=False, **options)
 
     def _held_out(self, name: str, own: Any) -> Any:
         if name == "val_dataloader" and self.val_split is not None:
@@ -367,6 +371,4 @@ class PoolDataModule(L.LightningDataModule):
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
-        view, collate = for_scoring(self.eval_data, self.loader.get("collate_fn"))
-        sampler = np.asarray(ids).tolist()
-        return self._eval_loader(view, self.scoring_batch_size, collate_fn=collate, sampler=sampler)
+        return loader_for_scoring(self.eval_data, ids, self.records_at_once, self.loader)
