@@ -21,6 +21,16 @@ class Shared(RayScorer):
         pass
 
 
+HANDLER = signal.getsignal(signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def own_sigterm() -> Iterator[None]:
+    """Ray puts in a handler of its own with every node it starts; it would stay for the tests after these."""
+    yield
+    signal.signal(signal.SIGTERM, HANDLER)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     pytest.importorskip("ray", reason="scoring on Ray needs the extra: pip install -e '.[ray]'")
@@ -28,9 +38,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    handler = signal.getsignal(signal.SIGTERM)
     ray.init(address=running.address, log_to_driver=False, logging_level="ERROR")
-    signal.signal(signal.SIGTERM, handler)  # Ray's own would stay for the tests after these
     yield running
     ray.shutdown()
     running.shutdown()
