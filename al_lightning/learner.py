@@ -44,7 +44,7 @@ from al_lightning.settings import describe, describe_model
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
-from al_lightning.steps.select import as_query, select
+from al_lightning.steps.select import as_query, score_ahead, select
 from al_lightning.steps.train import keep, train
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
@@ -169,6 +169,8 @@ class ActiveLearner:
         effects = intake.effects(run.saved)
         if len(intake.answers) < len(query.ids):
             run.commit("label", **effects)
+            if getattr(self.oracle, "score_ahead", False):
+                self._score_ahead(run)
             return WAITING
         known = {**run.saved.answers, **intake.answers, **intake.corrections}
         bought = any(known[i] is not SKIP for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
@@ -224,6 +226,20 @@ class ActiveLearner:
         if self.on_round is not None:
             self.on_round(record, run.model)
 
+    def _score_ahead(self, run: Run) -> None:
+        history, price = run.history, run.score_cost
+        size = self._size(replace(history, labelled=history.labelled + len(run.saved.open_ids)))
+        if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
+            return  # no query follows, no model knows anything yet, or it is done
+        passes = self.query.passes
+        count = self.candidates.count(
+            unlabelled=history.unlabelled, size=size, price=None if price is None else price * passes
+        )
+        entry = run.measured.inference("score", count, passes=passes, round=run.round)
+        if self._foresight.exceeded(run, run.bill_after([entry], 0), "scoring ahead") is None:
+            effects = score_ahead(run, candidates=self.candidates, strategy=self.query, size=size)
+            run.commit("label", **effects)
+
     # ---- its parts ---------------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
@@ -244,6 +260,12 @@ class ActiveLearner:
             )
         if getattr(self.policy, "gate", None) is not None and not self.stop_set:
             raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        if getattr(self.oracle, "score_ahead", False) and "score" not in self.query.columns:
+            raise ValueError(
+                f"{type(self.oracle).__name__}(score_ahead=True) scores while people answer, and "
+                f"{type(self.query).__name__} gives no score: use a strategy with one score per record (Margin, "
+                "Entropy, LeastConfidence)."
+            )
         if self.candidates.reuses_scores and "score" not in self.query.columns:
             raise ValueError(
                 f"{type(self.candidates).__name__} queries by earlier scores, and {type(self.query).__name__} gives "

@@ -64,6 +64,41 @@ def select(
     return {"query": as_query(run, picked, scored=by_score), "round": run.round + 1, **effects}
 
 
+def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, size: int) -> dict[str, Any]:
+    """Score the next round's candidates with the model there is, while people answer; effects for ``run.commit``.
+
+    To the next round they are stale scores: it knows better where to look, and queries them where the selector may.
+
+    Args:
+        run: the run, whose query is out.
+        candidates: which records are inferred.
+        strategy: scores them.
+        size: of the next query.
+    """
+    price = run.score_cost
+    view = run.pool.view(
+        round=run.round, features=Features(run), score_cost=None if price is None else price * strategy.passes
+    )
+    # What the selector remembers of its rounds is not moved on: this is none.
+    ids, _ = candidates.propose(
+        view=view,
+        size=size,
+        rng=generator(run.seed, run.round, "ahead"),
+        state=run.saved.meta.get("candidates", {}),
+    )
+    if not len(ids):
+        return {"meta": {"scored_ahead": run.round}}
+    found = run.ask(ids, Question.of(strategy, seed=number(run.seed, run.round, "ahead")), phase="score")
+    run.pool.state.record_scores(found.ids, found.arrays["score"], run.round - 1)
+    files = {"scores": _write_scores(run, f"scores-{run.round:03d}-ahead.npz")}
+    return {"meta": {"scored_ahead": run.round}, "files": files}
+
+
+def _write_scores(run: Run, name: str) -> str:
+    state = run.pool.state
+    return run.write(name, lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds))
+
+
 def _infer(
     run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, size: int, reuse: bool, effects: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -78,11 +113,7 @@ def _infer(
         if len(ids):
             run.pool.state.record_scores(ids, arrays["score"], run.round)
             effects["meta"]["uncertainty"] = float(np.mean(arrays["score"], dtype=np.float64))
-        state = run.pool.state
-        path = run.write(
-            f"scores-{run.round:03d}.npz", lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds)
-        )
-        effects["files"] = {"scores": path}
+        effects["files"] = {"scores": _write_scores(run, f"scores-{run.round:03d}.npz")}
         if reuse or len(ids) < len(asked):
             ids = view.unlabelled if reuse else asked
             ids = ids[view.score_rounds[ids] >= 0]
