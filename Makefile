@@ -11,7 +11,7 @@ demo: $(READY)  ## compare strategies on a small data set; prints where the tabl
 
 test: export OMP_NUM_THREADS = 1
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup  # tests on a cluster share it
 
 bench-quick: export OMP_NUM_THREADS = 1
 bench-quick: $(READY)  ## the savings benchmark on a quarter of its labels, in a minute
@@ -37,5 +37,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'constraints.txt pins releases for Python 3.11 or later: make PYTHON=python3.11 ...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,ray]'
 	@touch $@

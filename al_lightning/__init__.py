@@ -39,7 +39,10 @@ from al_lightning.query import (
 from al_lightning.result import Result
 from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
 from al_lightning.rounds import fresh_trainer
+from al_lightning.scoring.auto import AutoScorer
 from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.ray_scorer import RayScorer
+from al_lightning.scoring.ray_team import Workers
 from al_lightning.scoring.trainer import Scores, score
 from al_lightning.stop import (
     AllOf,
@@ -59,6 +62,7 @@ __all__ = [
     "ActiveLearner",
     "AllOf",
     "AnyOf",
+    "AutoScorer",
     "Badge",
     "Bill",
     "Budget",
@@ -95,6 +99,7 @@ __all__ = [
     "RandomControl",
     "RandomShare",
     "RawInputs",
+    "RayScorer",
     "Reason",
     "Representatives",
     "Result",
@@ -113,6 +118,7 @@ __all__ = [
     "VariationRatio",
     "WarmStart",
     "WholePool",
+    "Workers",
     "fresh_trainer",
     "score",
 ]

@@ -156,3 +156,22 @@ class MissingExtra(ActiveLearningError, ImportError):
 
     def __init__(self, package: str, extra: str, what: str) -> None:
         super().__init__(f"{what} needs {package}, which is not installed: pip install 'al_lightning[{extra}]'")
+
+
+class ClusterUnavailable(ActiveLearningError):
+    """No cluster to score on: not there, of other versions, or without room for a worker."""
+
+
+class WorkerFailed(ActiveLearningError):
+    """A worker that cannot open the data or the model, or that returns what is no answer."""
+
+
+class PoisonedRecord(ActiveLearningError):
+    """A record that cannot be scored on any worker."""
+
+    def __init__(self, id: int, shard: object, why: str) -> None:
+        super().__init__(
+            f"the record with id {id} cannot be scored: {why}. It was isolated in {shard}; the other records of it are "
+            "not at fault. Repair it, or leave it out of the candidates, and start again: what was scored is kept."
+        )
+        self.id = id

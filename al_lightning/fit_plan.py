@@ -34,6 +34,7 @@ class FitPlan:
             not come to whole epochs is rounded up to them, and each goes over all new labels and as many old ones,
             others every time, as make up the share.
         rate: the learning rate follows the user's ``schedule``, or stays at its ``peak``.
+        rate_scale: factor of the learning rate, whatever the schedule.
         average: share of the fit's steps, its last, whose weights are averaged; 0 keeps the last ones.
         moments: whether the optimiser's state is kept for the next fit and, from ``previous`` weights, gone on with.
         replay: None trains on all labelled records; a number trains on the new labels and ``replay`` times as many
@@ -49,6 +50,7 @@ class FitPlan:
     start: Start = "initial"
     epochs: int | float | None = None
     rate: Rate = "schedule"
+    rate_scale: float = 1.0
     average: float = 0.0
     moments: bool = False
     replay: float | None = None

@@ -28,7 +28,7 @@ _MOVED = ("lr", "momentum", "betas")
 
 
 def shaping(plan: FitPlan, served: Served, *, new: int, moments: Moments | None = None) -> list[Callback]:
-    """The callbacks that carry out a plan's ``dash``, ``distill``, ``rate``, ``average`` and ``moments``.
+    """The callbacks that carry out what a plan asks of the fit: ``dash``, ``distill``, its rate, average and moments.
 
     Args:
         plan: of the fit.
@@ -45,6 +45,8 @@ def shaping(plan: FitPlan, served: Served, *, new: int, moments: Moments | None 
         parts.append(KeepMoments(moments if plan.start == "previous" else None))
     if plan.rate == "peak":
         parts.append(PeakRate())
+    if plan.rate_scale != 1:
+        parts.append(ScaleRate(plan.rate_scale))
     if plan.average:
         parts.append(AverageWeights(plan.average))
     return parts
@@ -139,6 +141,35 @@ class PeakRate(Callback):
             peak = peak_of(config, max(1, each // config.frequency))
             for group, settings in zip(config.scheduler.optimizer.param_groups, peak, strict=True):
                 group.update(settings)
+
+
+class ScaleRate(Callback):
+    """Multiply the learning rate by a factor, all along the user's schedule.
+
+    Args:
+        factor: above 0.
+    """
+
+    _RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # OneCycleLR keeps its turning points in the groups
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update({name: group[name] * self._factor for name in self._RATES if name in group})
+        for config in trainer.strategy.lr_scheduler_configs:
+            self._scale(config.scheduler)
+
+    def _scale(self, scheduler: Any) -> None:
+        for name in ("base_lrs", "max_lrs", "min_lrs"):
+            if hasattr(scheduler, name):
+                setattr(scheduler, name, [rate * self._factor for rate in getattr(scheduler, name)])
+        if hasattr(scheduler, "eta_min"):
+            scheduler.eta_min *= self._factor
+        for part in getattr(scheduler, "_schedulers", []):
+            self._scale(part)
 
 
 class AverageWeights(Callback):

@@ -73,6 +73,33 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """What the recipe reaches from new weights on validation records drawn at random, judged on the others.
+
+    Args:
+        labels: records it was trained on, no more than the run had.
+        accuracy: of the metric that is watched, 0 to 1.
+        judged: records it was judged on.
+        chance: share of their commonest class.
+        agreed: share of the labels bought so far that it predicts; None where that cannot be told.
+        compared: how many those are.
+    """
+
+    labels: int
+    accuracy: float
+    judged: int
+    chance: float
+    agreed: float | None = None
+    compared: int = 0
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether it is clearly better than the commonest class alone: three standard errors."""
+        noise = (self.chance * (1 - self.chance) / max(1, self.judged)) ** 0.5
+        return self.accuracy > self.chance + max(0.01, 3 * noise)
+
+
+@dataclass(frozen=True, kw_only=True)
 class History:
     """Everything a decision may look at.
 
@@ -86,6 +113,7 @@ class History:
         bill: what has been spent so far.
         ahead: what will have been spent after one more round and the shortest final fit that follows, by measured
             costs; None before the first round, and where no rule needs it.
+        control: what a random selection reached; None where nothing asks for it, and before the first round.
     """
 
     rounds: tuple[RoundRecord, ...] = ()
@@ -96,6 +124,7 @@ class History:
     val_labels: int = 0
     bill: Bill = field(default_factory=Bill)
     ahead: Bill | None = None
+    control: Control | None = None
 
     def values(self, monitor: str) -> list[float]:
         """The monitored value of every round that has it, oldest first."""

@@ -19,6 +19,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.bill import Bill
+from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
@@ -36,12 +37,15 @@ from al_lightning.round_size import RoundSize
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
 from al_lightning.scoring.outputs import AGREEMENT
+from al_lightning.scoring.question import Scorer
+from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
-from al_lightning.steps.select import as_query, select
-from al_lightning.steps.train import keep, restart, train
+from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
+from al_lightning.steps.select import as_query, score_ahead, select
+from al_lightning.steps.train import keep, train
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
@@ -74,6 +78,8 @@ class ActiveLearner:
         seed: of everything that is drawn.
         recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer. One
             that stops early declares none, and rho is None until ``recipe_epochs`` does.
+        scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
+            between two starts of a run.
         on_round: called after every fit with its record and the model, on every rank; not again for a round that was
             committed before a kill.
     """
@@ -94,6 +100,7 @@ class ActiveLearner:
         prices: Prices | None = None,
         seed: int = 0,
         recipe_epochs: int | None = None,
+        scoring: Scorer | None = None,
         on_round: OnRound | None = None,
     ) -> None:
         first = fresh_trainer(trainer)  # validates before anything is spent
@@ -106,7 +113,7 @@ class ActiveLearner:
         self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
-        self.recipe = Recipe.of(first, recipe_epochs)
+        self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
@@ -135,7 +142,7 @@ class ActiveLearner:
             "decide": self._decide,  # should we stop?
             "finish": self._finish,  # the consolidating fit
         }
-        with stoppable(self.run_dir), closing(self._open(model, datamodule)) as run:
+        with stoppable(self.run_dir), closing(self.scoring), closing(self._open(model, datamodule)) as run:
             _trained[model] = run.folder
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
@@ -162,6 +169,8 @@ class ActiveLearner:
         effects = intake.effects(run.saved)
         if len(intake.answers) < len(query.ids):
             run.commit("label", **effects)
+            if getattr(self.oracle, "score_ahead", False):
+                self._score_ahead(run)
             return WAITING
         known = {**run.saved.answers, **intake.answers, **intake.corrections}
         bought = any(known[i] is not SKIP for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
@@ -176,7 +185,7 @@ class ActiveLearner:
             return
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
-        plan = self.policy.plan(history)
+        plan = remedied(run, self.policy.plan(history))
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -186,6 +195,8 @@ class ActiveLearner:
             self.on_round(record, run.model)
 
     def _decide(self, run: Run) -> None:
+        if self.stall is not None:
+            hold_against_control(run, self.stall)
         history = run.history
         size = self._size(history)
         if size and run.saved.rounds:
@@ -209,10 +220,25 @@ class ActiveLearner:
         if isinstance(cut, Reason):
             run.commit("done", reasons=(cut,))
             return
+        cut = remedied(run, cut)
         outcome = train(run, cut, stall=None)
         record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
         if self.on_round is not None:
             self.on_round(record, run.model)
+
+    def _score_ahead(self, run: Run) -> None:
+        history, price = run.history, run.score_cost
+        size = self._size(replace(history, labelled=history.labelled + len(run.saved.open_ids)))
+        if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
+            return  # no query follows, no model knows anything yet, or it is done
+        passes = self.query.passes
+        count = self.candidates.count(
+            unlabelled=history.unlabelled, size=size, price=None if price is None else price * passes
+        )
+        entry = run.measured.inference("score", count, passes=passes, round=run.round)
+        if self._foresight.exceeded(run, run.bill_after([entry], 0), "scoring ahead") is None:
+            effects = score_ahead(run, candidates=self.candidates, strategy=self.query, size=size)
+            run.commit("label", **effects)
 
     # ---- its parts ---------------------------------------------------------------------------------------------
 
@@ -234,6 +260,12 @@ class ActiveLearner:
             )
         if getattr(self.policy, "gate", None) is not None and not self.stop_set:
             raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        if getattr(self.oracle, "score_ahead", False) and "score" not in self.query.columns:
+            raise ValueError(
+                f"{type(self.oracle).__name__}(score_ahead=True) scores while people answer, and "
+                f"{type(self.query).__name__} gives no score: use a strategy with one score per record (Margin, "
+                "Entropy, LeastConfidence)."
+            )
         if self.candidates.reuses_scores and "score" not in self.query.columns:
             raise ValueError(
                 f"{type(self.candidates).__name__} queries by earlier scores, and {type(self.query).__name__} gives "
@@ -274,9 +306,12 @@ class ActiveLearner:
             config=self._config(model, pool),
             recipe=recipe,
             recipe_epochs=self.recipe.epochs,
+            scoring=self.scoring,
         )
         run.measures_coverage = coverage is not None
         try:
+            if self.stall is not None:
+                check_control(run, self.stall)
             self._begin(run) if run.step == "new" else self._resume(run)
         except BaseException:
             run.close()
@@ -375,11 +410,11 @@ class ActiveLearner:
 
     # ---- its ends ------------------------------------------------------------------------------------------------
 
-    def _restart(self, run: Run, reason: Reason, entries: Any) -> None:
+    def _restart(self, run: Run, reason: Reason, entries: tuple[Entry, ...]) -> None:
         assert self.stall is not None
-        fresh = min(len(run.saved.queries[0]), self._size(run.history))
-        new_selection = fresh if self.stall.remedy == "weights_and_selection" else 0
-        restart(run, reason, stall=self.stall, entries=entries, new_selection=new_selection)
+        history = run.history
+        most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
+        restart(run, reason, stall=self.stall, entries=entries, most=most)
 
     def _result(self, run: Run) -> Result:
         best = run.last.best_model_path if run.last else ""

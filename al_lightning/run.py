@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 
 from al_lightning.cost.ahead import Measured
@@ -22,15 +24,21 @@ from al_lightning.durable import read_arrays, read_tensors, write_aside
 from al_lightning.errors import DamagedFile, PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
-from al_lightning.history import History
+from al_lightning.history import Control, History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+from al_lightning.scoring.question import Answers, Question, Request, Scorer
+from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.settings import differing
 from al_lightning.store import Change, Saved, Store
 
 if TYPE_CHECKING:
     from al_lightning.steps.fit import Outcome
+
+
+SCRATCH = "scratch"
+"""Folder of what a step would not want to do again if it were killed; void once the step is committed."""
 
 
 class Run:
@@ -47,6 +55,7 @@ class Run:
         config: what must not change between two starts of the run.
         recipe: ``labels -> records`` one training with the declared recipe goes through, or None if unknown.
         recipe_epochs: epochs of that recipe, or None if unknown.
+        scoring: who infers the pool; default: the Trainer.
 
     Raises:
         RunMismatch: the folder holds another configuration.
@@ -67,14 +76,17 @@ class Run:
         config: dict[str, Any],
         recipe: Callable[[int], int | None],
         recipe_epochs: int | None = None,
+        scoring: Scorer | None = None,
     ) -> None:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
         self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
+        self.scoring = scoring or TrainerScorer()
         self.initial: Weights = {}
         self.measures_coverage = False
         self.last: Outcome | None = None
         self._store: Store | None = None
         self.pending: list[Entry] = []
+        self._waited = 0.0  # what pending work on other machines took here, beyond the seconds that are billed for it
         self.cached: dict[str, Any] = {}
         self._files: dict[str, str] = {}
         self._about: dict[str, Any] = {}
@@ -221,6 +233,7 @@ class Run:
             round=self.round,
             val_labels=self.pool.val_labels,
             bill=self.bill,
+            control=Control(**control) if (control := self.saved.meta.get("control")) else None,
         )
 
     @property
@@ -255,6 +268,41 @@ class Run:
     def spend(self, *entries: Entry) -> None:
         """Put work on the ledger; it is written with the next step."""
         self.pending += entries
+
+    @property
+    def pending_wall(self) -> float:
+        """Seconds that went by here while pending work was done."""
+        return sum(entry.seconds for entry in self.pending) + self._waited
+
+    def ask(self, ids: np.ndarray, question: Question, *, phase: str, least: int | None = None) -> Answers:
+        """Ask the model about records of the pool, by whoever does the scoring; the work goes on the ledger.
+
+        Args:
+            ids: ``(n,)`` ids to infer.
+            question: what to ask.
+            phase: of the ledger.
+            least: how many answers are enough, should the scorer be allowed to leave some out; None: all.
+        """
+        request = Request(
+            trainer=self.trainer,
+            model=self.model,
+            pool=self.pool,
+            ids=ids,
+            question=question,
+            meter=self.flops,
+            least=least,
+            scratch=self.folder / SCRATCH,
+            bill=self.bill,
+        )
+        if self.scoring.every_rank:
+            found = self.scoring.run(request)
+        else:
+            found = self.on_zero(lambda: self.scoring.run(request))
+            self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
+        entry = Entry(phase=phase, round=self.round, records=found.records, flops=found.flops, seconds=found.seconds)
+        self.spend(entry)
+        self._waited += found.wall - found.seconds
+        return found
 
     def note_in_flight(self, records: int, flops: float, seconds: float) -> None:
         """Note what a running fit has done so far, should it be killed; the next commit settles it."""
@@ -293,7 +341,9 @@ class Run:
         replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
         self.on_zero(lambda: self._store.commit(change) if self._store else None)
         self.saved.apply(change)
-        self.pending, self._files, self._about = [], {}, {}
+        self.pending, self._waited, self._files, self._about = [], 0.0, {}, {}
+        if self.ranks.rank == 0:
+            shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         if change.query is not None:
             self.pool.state.query(change.query.ids)
         self.pool.state.answer(change.answers)

@@ -63,8 +63,8 @@ from al_lightning.cli.problems import Classifier
 from al_lightning.durable import read_tensors
 from al_lightning.features.provider import Features
 from al_lightning.pool import file_oracle
+from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.steps import label as label_module
-from al_lightning.steps import select as select_module
 from al_lightning.steps import train as train_module
 from al_lightning.store import Store, read_run
 from benchmarks.common import UNFINISHED, claim, write_results
@@ -206,7 +206,7 @@ _PHASES = ("between", "fit", "scoring", "features", "clustering", "query", "labe
 _WHERE: list[tuple[Any, str, str]] = [
     (train_module, "run_fit", "fit"),
     (train_module, "run_inference", "scoring"),
-    (select_module, "ask_candidates", "scoring"),
+    (TrainerScorer, "run", "scoring"),
     (Features, "get", "features"),
     (Features, "clusters", "clustering"),
     (learner_module, "select", "query"),

@@ -318,7 +318,14 @@ def test_drop_last_that_leaves_no_batch_is_refused() -> None:
         (lambda: StallDetection("x", patience=0), r"patience=0"),
         (lambda: StallDetection("x", max_restarts=-1), r"max_restarts=-1"),
         (lambda: StallDetection("x", rounds=0), r"rounds=0"),
-        (lambda: StallDetection("x", remedy="luck"), r"remedy='luck'.*'weights', *|and"),  # type: ignore[arg-type]
+        (lambda: StallDetection("x", remedy="luck"), r"remedy='luck'.*'by_cause', 'weights'"),  # type: ignore[arg-type]
+        (lambda: StallDetection("x", patience=0.0), r"patience=0\.0.*a share of the fit's epochs"),
+        (lambda: StallDetection("x", patience=1.5), r"patience=1\.5"),
+        (lambda: StallDetection("x", reference="luck"), r"reference='luck'.*'chance'"),  # type: ignore[arg-type]
+        (lambda: StallDetection("x", reference="chance", rounds=2), r"rounds=.*needs a reference that is a number"),
+        (lambda: StallDetection("x", control=0.6), r"control=0\.6.*0 < control <= 0\.5"),
+        (lambda: StallDetection("x", min_gap=-0.1), r"min_gap=-0\.1"),
+        (lambda: StallDetection("x", agreement=2), r"agreement=2"),
         (lambda: Budget(), r"Budget\(\) limits nothing.*labels, flops, hours, money, rho"),
         (lambda: Budget(labels=0), r"Budget\(labels=0\)"),
         (lambda: Budget(rho=float("nan")), r"Budget\(rho=nan\)"),

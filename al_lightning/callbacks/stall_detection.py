@@ -5,21 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as L
-from lightning.pytorch.callbacks import Callback
+import numpy as np
 
+from al_lightning.callbacks.base import RoundCallback
 from al_lightning.callbacks.round_plateau import Direction, check_mode
-from al_lightning.errors import UnknownMonitor
+from al_lightning.errors import ActiveLearningError, UnknownMonitor
 from al_lightning.history import History, Reason
+from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import abort_fit
+from al_lightning.stop.false_start import REMEDIES, Remedy, false_start, remedy_for
 
-Remedy = Literal["weights", "weights_and_selection"]
+LEAST_GAIN = 0.1
+"""A fit has to get so far on the way from the reference to the best that rounds before it reached."""
+
+WORSE = 0.5
+"""A fit that is worse than the reference by this share of it has diverged."""
 
 
 def no_progress(
-    values: Sequence[float], *, reference: float | None, mode: Direction, min_delta: float, patience: int
+    values: Sequence[float],
+    *,
+    reference: float | None,
+    mode: Direction,
+    min_delta: float,
+    patience: int,
+    reached: float | None = None,
 ) -> bool:
     """Whether values never got away from where they started.
 
@@ -29,6 +42,7 @@ def no_progress(
         mode: whether higher or lower is better.
         min_delta: distance from the reference that progress must exceed.
         patience: values that must have come in before anything is decided; without a reference, after the first.
+        reached: best value of rounds before; a tenth of the way to it, from a reference, is the least progress.
 
     Returns:
         True if the best of the values is not better than the reference by more than ``min_delta``.
@@ -40,82 +54,208 @@ def no_progress(
         return False
     sign = 1.0 if mode == "max" else -1.0
     start = values[0] if reference is None else reference
+    if reference is not None and reached is not None and math.isfinite(reached):
+        min_delta = max(min_delta, LEAST_GAIN * sign * (reached - reference))
     return max(sign * v for v in judged) <= sign * start + min_delta
 
 
+def fell_back(values: Sequence[float], *, reference: float | None, mode: Direction, patience: int) -> bool:
+    """Whether the later half of the values is worse than a reference by half of it, after ``patience`` values or more.
+
+    A fit that does clearly worse than a model that knows nothing is driven there: its learning rate is too high.
+    """
+    if reference is None or len(values) < patience:
+        return False
+    sign = 1.0 if mode == "max" else -1.0
+    later = values[(len(values) - 1) // 2 :]
+    return max(sign * v for v in later) < sign * reference - WORSE * abs(reference)
+
+
+def chance_level(labels: Sequence[Any], mode: Direction) -> float:
+    """What a model reaches that answers with the labels' frequencies.
+
+    Args:
+        labels: classes, ``(n,)``.
+        mode: ``"min"``: their entropy in nats, the least cross-entropy of a constant answer; ``"max"``: the share of
+            the commonest class, its best accuracy.
+    """
+    counts = np.unique(np.asarray(labels), return_counts=True)[1]
+    share = counts / counts.sum()
+    return float(share.max()) if mode == "max" else float(max(0.0, -(share * np.log(share)).sum()))
+
+
 @dataclass(eq=False)
-class StallDetection(Callback):
+class StallDetection(RoundCallback):
     """Find false starts: within a fit, epoch by epoch, and across rounds.
 
-    A stalled fit is aborted at once. Only the loop restarts it: ``ActiveLearner`` draws new weights (or new weights
-    and a fresh random selection on top of the labels already paid) and tries again, at most ``max_restarts`` times in
-    a run; then the run stops with the reason ``gave_up``. All aborted work stays on the bill.
+    A stalled fit is aborted at once. Only the loop restarts it: ``ActiveLearner`` draws new weights, and where the
+    cause asks for it lowers the learning rate or buys a fresh diverse selection on top of the labels already paid, at
+    most ``max_restarts`` times in a run; then the run stops with the reason ``gave_up``. All aborted work stays on the
+    bill.
+
+    Across rounds, with ``accuracy=``, a run is held against a *control*: once, after its first fit, new weights are
+    trained on validation records drawn at random, which are paid for already, and judged on the others. A run that
+    is worse than that, or whose labels the control contradicts, is a false start; later, one that drops out of its own
+    forecast, or whose models agree with each other below the control.
 
     Args:
         monitor: name the module logs in every epoch, for example ``"train_loss"``.
         mode: ``"min"`` for losses, ``"max"`` for metrics.
-        reference: level every healthy run leaves behind, for example chance: ``log(n_classes)`` for cross-entropy,
-            ``1 / n_classes`` for accuracy. None: the first epoch's value (across rounds, the first round's).
+        reference: level every healthy run leaves behind, for example ``log(n_classes)`` for cross-entropy. ``"chance"``
+            reads it off the classes of the records trained on: their entropy for ``"min"``, the share of the commonest
+            for ``"max"``. None: the first epoch's value (across rounds, the first round's).
         min_delta: distance from the reference that progress must exceed.
-        patience: epochs a fit is given.
+        patience: epochs a fit is given, a number (int) or a share of the fit's epochs (float).
         rounds: rounds a run is given to leave the reference; None watches fits only.
-        remedy: ``"weights"``, or ``"weights_and_selection"``.
+        accuracy: accuracy that the module logs in validation, held against the control; None: no control.
+        min_gap: how far below what is expected an accuracy must be, at least; noise is allowed for beside it.
+        control: validation records the control is trained on, as a share of them, up to a half.
+        agreement: Cohen's kappa of two rounds from which their models have settled; read where there is a stop set.
+        remedy: ``"by_cause"`` (see :func:`~al_lightning.stop.false_start.remedy_for`), or one for all causes:
+            ``"weights"``, ``"weights_and_rate"``, ``"weights_and_selection"``.
         max_restarts: restarts in a run before it gives up.
     """
 
     monitor: str
     mode: Direction = "min"
-    reference: float | None = None
+    reference: float | Literal["chance"] | None = None
     min_delta: float = 0.0
-    patience: int = 3
+    patience: int | float = 3
     rounds: int | None = None
-    remedy: Remedy = "weights"
-    max_restarts: int = 2
-
-    al_shared = True
+    accuracy: str | None = None
+    min_gap: float = 0.03
+    control: float = 0.5
+    agreement: float = 0.9
+    remedy: Remedy | Literal["by_cause"] = "by_cause"
+    max_restarts: int = 3
 
     reason: Reason | None = field(default=None, init=False, repr=False)
+    reached: float | None = field(default=None, init=False, repr=False)
+    _told: bool = field(default=False, init=False, repr=False)
     _values: list[float] = field(default_factory=list, init=False, repr=False)
+    _start: float | None = field(default=None, init=False, repr=False)
     _validated: bool = field(default=False, init=False, repr=False)
     _from_validation: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "StallDetection")
-        for name, least in (("patience", 1), ("max_restarts", 0), ("min_delta", 0)):
+        for name, least in (("max_restarts", 0), ("min_delta", 0), ("min_gap", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"StallDetection({name}={getattr(self, name)}): at least {least}.")
+        share = isinstance(self.patience, float)
+        if not (0 < self.patience <= 1 if share else self.patience >= 1):
+            raise ValueError(
+                f"StallDetection(patience={self.patience}): epochs (int), at least 1, or a share of the fit's epochs "
+                "(float), 0 < share <= 1."
+            )
         if self.rounds is not None and self.rounds < 1:
             raise ValueError(f"StallDetection(rounds={self.rounds}): at least 1, or None.")
-        if self.remedy not in ("weights", "weights_and_selection"):
+        if isinstance(self.reference, str) and self.reference != "chance":
+            raise ValueError(f"StallDetection(reference={self.reference!r}): allowed are a number, 'chance' and None.")
+        if self.reference == "chance" and self.rounds is not None:
+            raise ValueError("StallDetection(rounds=...) needs a reference that is a number, or None.")
+        if not 0 < self.control <= 0.5:
+            raise ValueError(f"StallDetection(control={self.control}): a share, allowed: 0 < control <= 0.5.")
+        if not -1 <= self.agreement <= 1:
+            raise ValueError(f"StallDetection(agreement={self.agreement}): Cohen's kappa, allowed: -1 to 1.")
+        if self.remedy not in ("by_cause", *REMEDIES):
             raise ValueError(
-                f"StallDetection(remedy={self.remedy!r}): allowed are 'weights' and 'weights_and_selection'."
+                f"StallDetection(remedy={self.remedy!r}): allowed are 'by_cause', {', '.join(map(repr, REMEDIES))}."
             )
+
+    # ---- across rounds -------------------------------------------------------------------------------------------
 
     def across_rounds(self, history: History) -> Reason | None:
         """Decide from the rounds since the last restart whether the run has left its start."""
-        if self.rounds is None:
-            return None
-        fresh_from = max((i for i, r in enumerate(history.rounds) if r.restarted), default=0)
-        values = [r.metrics[self.monitor] for r in history.rounds[fresh_from:] if self.monitor in r.metrics]
-        return self._reason(values, self.rounds, "rounds")
+        reason = None
+        if self.rounds is not None:
+            assert not isinstance(self.reference, str)
+            fresh_from = max((i for i, r in enumerate(history.rounds) if r.restarted), default=0)
+            values = [r.metrics[self.monitor] for r in history.rounds[fresh_from:] if self.monitor in r.metrics]
+            reason = self._reason(values, self.reference, self.rounds, "rounds")
+        if reason is None and self.accuracy is not None:
+            if history.rounds and self.accuracy not in history.rounds[-1].metrics:
+                raise UnknownMonitor(self.accuracy, history.rounds[-1].metrics, "StallDetection")
+            reason = false_start(history, self.accuracy, min_delta=self.min_gap, agreement=self.agreement)
+        return reason
 
-    def _reason(self, values: Sequence[float], patience: int, unit: str) -> Reason | None:
-        stalled = no_progress(
-            values, reference=self.reference, mode=self.mode, min_delta=self.min_delta, patience=patience
-        )
-        if not stalled:
+    def remedy_for(self, reason: Reason, tried: Sequence[Remedy]) -> Remedy:
+        """What to do about a stall, given the remedies of the run so far."""
+        return remedy_for(reason.numbers.get("cause", "chance"), tried) if self.remedy == "by_cause" else self.remedy
+
+    def expect(self, history: History) -> None:
+        """Take in what the rounds so far have reached; the learner calls it before every fit."""
+        values = [v for v in history.values(self.monitor) if math.isfinite(v)]
+        self.reached = (max if self.mode == "max" else min)(values) if values else None
+        self._told = True
+
+    # ---- within a fit --------------------------------------------------------------------------------------------
+
+    def _reason(self, values: Sequence[float], reference: float | None, patience: int, unit: str) -> Reason | None:
+        settings: dict[str, Any] = {"mode": self.mode, "min_delta": self.min_delta, "patience": patience}
+        reached = self.reached if unit == "epochs" else None
+        stalled = no_progress(values, reference=reference, reached=reached, **settings)
+        diverged = fell_back(values, reference=reference, mode=self.mode, patience=patience)
+        if not stalled and not diverged:
             return None
-        start = values[0] if self.reference is None else self.reference
+        start = values[0] if reference is None else reference
         by = f" by more than {self.min_delta:g}" if self.min_delta else ""
         sentence = (
             f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, not better than {start:.4g}{by}"
         )
-        return Reason("stall", sentence, {"monitor": self.monitor, "values": list(values), "reference": start})
+        alone = no_progress(values, reference=reference, **settings)
+        cause = "diverged" if diverged or not math.isfinite(values[-1]) else "chance" if alone else "previous"
+        if cause == "previous":
+            sentence = (
+                f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, no tenth of the way from "
+                f"{start:.4g} to the {reached:.4g} of the rounds before"
+            )
+        numbers = {"monitor": self.monitor, "values": list(values), "reference": start}
+        return Reason("stall", sentence, {"cause": cause, **numbers})
+
+    def _begin(self, trainer: L.Trainer) -> float | None:
+        if self.reference != "chance":
+            assert not isinstance(self.reference, str)
+            return self.reference
+        pool: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pool, PoolDataModule) or pool.task not in ("multiclass", "binary"):
+            raise ActiveLearningError(
+                "StallDetection(reference='chance') counts classes of a PoolDataModule, task multiclass or binary: "
+                "give the reference as a number."
+            )
+        labels = pool.state.labels
+        ids = labels if pool.train_ids is None else pool.train_ids.tolist()
+        return chance_level([labels[i] for i in ids], self.mode)
+
+    def _patience(self, trainer: L.Trainer) -> int:
+        if isinstance(self.patience, int):
+            return self.patience
+        if trainer.max_epochs is None or trainer.max_epochs < 1:
+            raise ActiveLearningError(
+                f"StallDetection(patience={self.patience}) is a share of the fit's epochs, and this fit has no limit "
+                "on them: set max_epochs, or give patience as a whole number."
+            )
+        return math.ceil(self.patience * trainer.max_epochs)
+
+    def _one_class(self) -> Reason | None:
+        start = self._start
+        if self.reference != "chance" or start is None:
+            return None
+        left = start if self.mode == "min" else 1 - start  # what the best model could still gain
+        if left > self.min_delta:
+            return None
+        numbers = {"cause": "one_class", "monitor": self.monitor, "values": list(self._values), "reference": start}
+        sentence = f"the labelled records are of one class but for {left:.4g} of {self.monitor}: nothing to tell apart"
+        return Reason("stall", sentence, numbers)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the last fit."""
+        """Forget the last fit, and in a new loop the rounds before."""
         self.reason, self._values = None, []
         self._validated, self._from_validation = False, None
+        if self.new_loop(trainer) and not self._told:
+            self.reached = None
+        self._told = False
+        self._start = self._begin(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn whether the monitored value comes from validation, which may not run every epoch."""
@@ -125,9 +265,12 @@ class StallDetection(Callback):
                 self._from_validation = self.monitor in trainer.callback_metrics
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Raise UnknownMonitor if the whole fit logged no such value."""
+        """Remember how far the fit got; raise UnknownMonitor if all of it logged no such value."""
         if not self._values and self.monitor not in trainer.callback_metrics:
             raise UnknownMonitor(self.monitor, trainer.callback_metrics, "StallDetection")
+        if self.reason is None and self._values and math.isfinite(self._values[-1]):
+            known = [self._values[-1], *([] if self.reached is None else [self.reached])]
+            self.reached = (max if self.mode == "max" else min)(known)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the epoch, and abort the fit if it has stalled. All ranks abort together."""
@@ -138,7 +281,7 @@ class StallDetection(Callback):
             return
         metrics = trainer.callback_metrics
         self._values.append(float(metrics[self.monitor]))
-        reason = self._reason(self._values, self.patience, "epochs")
+        reason = self._one_class() or self._reason(self._values, self._start, self._patience(trainer), "epochs")
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
             self.reason = reason or Reason("stall", f"{self.monitor} stalled on another rank", {})
             abort_fit(trainer)

@@ -133,6 +133,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
             stop=[part(cfg, f"stop.{rule}") for rule in cfg.get("stop") or {}],
             oracle=part(cfg, "oracle"),
             prices=part(cfg, "prices"),
+            scoring=part(cfg, "scoring") if cfg.get("scoring") else None,
             stop_set=cfg.stop_set,
             run_dir=cfg.run_dir,
             seed=cfg.seed,

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-PHASES = ("embed", "cluster", "neighbours", "score", "select", "agree", "train", "validate", "aborted")
-"""What work is for. ``agree`` is the stop set; ``aborted`` is all work of a fit that was thrown away."""
+PHASES = ("embed", "cluster", "neighbours", "score", "select", "agree", "train", "validate", "control", "aborted")
+"""What work is for. ``agree`` is the stop set; ``control`` is a fit on random records that a run is held against;
+``aborted`` is all work of a fit that was thrown away."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,17 +105,8 @@ class Features:
 
     def _embed(self, source: Layer, ids: np.ndarray) -> np.ndarray:
         run = self._run
-        with Stopwatch.running() as watch:
-            features, flops = source.compute(
-                run.pool,
-                ids,
-                trainer=run.trainer,
-                model=run.model,
-                meter=run.flops,
-                fitted=bool(run.saved.rounds),
-            )
-        run.spend(Entry(phase="embed", round=run.round, records=len(ids), flops=flops, seconds=watch.seconds))
-        return features
+        found = run.ask(ids, source.question(run.model, fitted=bool(run.saved.rounds)), phase="embed")
+        return found.arrays["features"]
 
     def projected(self, dims: int) -> np.ndarray:
         """``(N, dims)``, a random projection of the features."""

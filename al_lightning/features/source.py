@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import FeaturesMissing
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.views import read
 from al_lightning.scoring.outputs import Outputs
-from al_lightning.scoring.trainer import run_inference
+from al_lightning.scoring.question import Payload, Question
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,8 @@ class Layer:
                 "or None to embed every record once."
             )
 
-    def compute(
-        self,
-        pool: PoolDataModule,
-        ids: np.ndarray,
-        *,
-        trainer: L.Trainer,
-        model: L.LightningModule,
-        meter: FlopMeter,
-        fitted: bool,
-    ) -> tuple[np.ndarray, float]:
-        """``(n, d)`` float32 for ``(n,)`` ids, and the FLOPs it took: one forward pass each.
+    def question(self, model: nn.Module, *, fitted: bool) -> Question:
+        """What to ask a model: ``(n, d)`` float32 ``features`` of n records, one forward pass each.
 
         Raises:
             FeaturesMissing: no such layer, or nothing has been fitted yet and the layer is not pretrained.
@@ -96,9 +86,7 @@ class Layer:
         modules = dict(getattr(model, "_orig_mod", model).named_modules())
         if self.name not in modules:
             raise FeaturesMissing(f"the model has no layer {self.name!r}; it has {', '.join(n for n in modules if n)}.")
-        with _captured(modules[self.name]) as features:
-            arrays, flops, _, _ = run_inference(trainer, model, pool, ids, features, meter)
-        return arrays["features"], flops
+        return Question(partial(_captured, self.name), f"layer {self.name}")
 
     def moved(self, before: np.ndarray, now: np.ndarray) -> bool:
         """Whether the same records have moved so far that their features no longer hold.
@@ -112,14 +100,14 @@ class Layer:
         return self.refresh is not None and bool(np.square(now - before).sum() > self.refresh * spread)
 
 
-class _captured:
+class _captured(AbstractContextManager[Payload]):
     """Payload that returns what a layer put out during the last forward pass."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, layer: str, model: nn.Module) -> None:
+        self._module = model.get_submodule(layer)
         self._last: Tensor | None = None
 
-    def __enter__(self) -> Callable[[Outputs], dict[str, Tensor]]:
+    def __enter__(self) -> Payload:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             self._last = output if isinstance(output, Tensor) else output[0]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
@@ -17,7 +17,7 @@ from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
-from al_lightning.pool.views import LabelledView, for_scoring, for_training
+from al_lightning.pool.views import LabelledView, for_training, loader_for_scoring
 from al_lightning.scoring.outputs import TASKS
 from al_lightning.seeds import generator
 
@@ -89,6 +89,7 @@ class PoolDataModule(L.LightningDataModule):
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.train_sampler: Sampler[int] | None = None
+        self.val_split: tuple[Sequence[int], Sequence[int]] | None = None  # positions to train on, and to validate on
         self.stop_reason: Reason | None = None
         self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
         self._val, self._test, self._eval_view = val, test, eval_view
@@ -105,10 +106,8 @@ class PoolDataModule(L.LightningDataModule):
         inner = self.inner
         for stage, own in (("val", self._val), ("test", self._test)):
             name = f"{stage}_dataloader"
-            if own is not None:
-                setattr(self, name, lambda own=own: self._eval_loader(own))
-            elif wrapped.defines(inner, name):
-                setattr(self, name, lambda name=name: getattr(inner, name)())
+            if own is not None or wrapped.defines(inner, name):
+                setattr(self, name, lambda name=name, own=own: self._held_out(name, own))
         for name in wrapped.HOOKS:
             if wrapped.defines(inner, name):
                 setattr(self, name, getattr(inner, name))
@@ -177,6 +176,12 @@ class PoolDataModule(L.LightningDataModule):
         return self._val_labels
 
     @property
+    def val_data(self) -> Any:
+        """The validation records, or None where there are none or they come in several datasets."""
+        self._ready()
+        return self._val if self._val is not None else wrapped.validation_data(self.inner)
+
+    @property
     def label_units(self) -> float | None:
         """What the pool's labels cost together, in multiples of ``Prices.label``; None where all cost the same."""
         return None if self.label_costs is None else float(self.label_costs[self.labelled].sum())
@@ -198,8 +203,7 @@ class PoolDataModule(L.LightningDataModule):
 
     def read_input(self, id: int) -> Any:
         """A record as the model sees it, without its target; the whole item where nothing says what the target is."""
-        item = self.eval_data[id]
-        return item if self.items.attach is not None else self.items.without_target(item)
+        return self.items.input_of(self.eval_data[id])
 
     def take_fingerprint(self) -> dict[str, Any]:
         """What a later run needs to recognise this dataset."""
@@ -316,10 +320,20 @@ class PoolDataModule(L.LightningDataModule):
 
     # ---- loaders -----------------------------------------------------------------------------------------------
 
-    def _eval_loader(self, dataset: Any, size: int | None = None, **more: Any) -> DataLoader:
+    @property
+    def records_at_once(self) -> int:
+        """Records of a batch while scoring."""
+        self._ready()
+        return self.scoring_batch_size or self.eval_batch_size or self.batch_size or 1
+
+    def _eval_loader(self, dataset: Any, **more: Any) -> DataLoader:
         options = {k: v for k, v in self.loader.items() if k != "drop_last"} | more
-        size = size or self.eval_batch_size or self.batch_size
-        return DataLoader(dataset, batch_size=size, shuffle=False, **options)
+        return DataLoader(dataset, batch_size=self.eval_batch_size or self.batch_size, shuffle=False, **options)
+
+    def _held_out(self, name: str, own: Any) -> Any:
+        if name == "val_dataloader" and self.val_split is not None:
+            return self._eval_loader(Subset(self.val_data, self.val_split[1]))
+        return self._eval_loader(own) if own is not None else getattr(self.inner, name)()
 
     def train_dataloader(self) -> DataLoader:
         """The labelled part, or what the plan of this fit makes of it, shuffled.
@@ -328,6 +342,10 @@ class PoolDataModule(L.LightningDataModule):
             PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
         """
         labels = self._ready().labels
+        if self.val_split is not None:
+            part = Subset(self.val_data, self.val_split[0])
+            options = {k: v for k, v in self.loader.items() if k != "drop_last"}
+            return DataLoader(part, batch_size=self.batch_size, shuffle=True, **options)
         ids = list(labels) if self.train_ids is None else self.train_ids.tolist()
         if not ids:
             raise PoolError(
@@ -353,6 +371,4 @@ class PoolDataModule(L.LightningDataModule):
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
-        view, collate = for_scoring(self.eval_data, self.loader.get("collate_fn"))
-        sampler = np.asarray(ids).tolist()
-        return self._eval_loader(view, self.scoring_batch_size, collate_fn=collate, sampler=sampler)
+        return loader_for_scoring(self.eval_data, ids, self.records_at_once, self.loader)

@@ -42,6 +42,8 @@ class FileOracle:
         repeat: share of every query that is asked twice, for quality control. The second answer is paid for and
             decides nothing; how far the two agree is in the result.
         approve: whether a query waits, with its price, for ``al-lightning approve RUN`` before it goes out.
+        score_ahead: whether the next candidates are scored while people answer, once a round and on the bill. They
+            count as stale scores; what is queried later then depends on whether there was anything to wait for.
 
     Raises:
         ValueError: a setting out of its range.
@@ -54,6 +56,7 @@ class FileOracle:
     adjudicator: str | None = None
     repeat: float = 0.0
     approve: bool = False
+    score_ahead: bool = False
     _request: LabelRequest | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -104,6 +104,10 @@ class ItemFormat:
             return item[0]
         return item
 
+    def input_of(self, item: Any) -> Any:
+        """The item without its target; the whole item where nothing says what the target is."""
+        return item if self.attach is not None else self.without_target(item)
+
     def place_of_target(self, item: Any) -> Any:
         """What stands in the target's place now; None where nothing does."""
         if self.attach is not None:

@@ -130,6 +130,7 @@ class LabelStudioOracle:
         adjudicator: e-mail address of the one whose word stands against all others.
         predictions: whether the model's answers go out with the tasks, as pre-annotations. They cost one inference of
             every queried record.
+        score_ahead: whether the next candidates are scored while people answer; see :class:`~al_lightning.FileOracle`.
 
     Raises:
         ValueError: a setting out of its range.
@@ -143,6 +144,7 @@ class LabelStudioOracle:
     annotators: int = 1
     adjudicator: str | None = None
     predictions: bool = False
+    score_ahead: bool = False
     _request: LabelRequest | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

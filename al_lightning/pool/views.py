@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from al_lightning.pool.items import ItemFormat
 
@@ -139,6 +139,24 @@ class IndexedTensors(IndexedView):
     def collate(fetched: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]:
         """They are what ``default_collate`` makes of the items."""
         return fetched
+
+
+def loader_for_scoring(
+    data: Any, ids: Sequence[int] | np.ndarray, batch: int, options: Mapping[str, Any]
+) -> DataLoader:
+    """``(ids, batch)`` for exactly these ids, in this order.
+
+    Args:
+        data: the user's dataset (its eval view), indexed by id.
+        ids: ``(n,)``.
+        batch: records of a batch.
+        options: further settings of the loader; what would leave records out or mix them is ignored.
+    """
+    view, collate = for_scoring(data, options.get("collate_fn"))
+    kept = {name: value for name, value in options.items() if name not in ("collate_fn", "drop_last")}
+    return DataLoader(
+        view, batch_size=batch, shuffle=False, collate_fn=collate, sampler=np.asarray(ids).tolist(), **kept
+    )
 
 
 def for_scoring(data: Any, collate: Callable[..., Any] | None) -> tuple[IndexedView, Callable[..., Any]]:

@@ -63,6 +63,14 @@ def validation_records(inner: L.LightningDataModule | None) -> int:
     return sum(len(loader.dataset) for loader in CombinedLoader(inner.val_dataloader()).flattened)
 
 
+def validation_data(inner: L.LightningDataModule | None) -> Any:
+    """The dataset of the user's validation loader; None where there is none, or more than one."""
+    if inner is None or not defines(inner, "val_dataloader"):
+        return None
+    loaders = CombinedLoader(inner.val_dataloader()).flattened
+    return loaders[0].dataset if len(loaders) == 1 else None
+
+
 def size_of(data: Any) -> int:
     """Length of a map-style dataset; raises PoolError for one that has none, is empty, or is not map-style."""
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import nn
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
@@ -25,10 +25,9 @@ from al_lightning.query.base import Strategy, check_task
 from al_lightning.rounds import Ranks, borrowed_for_scoring
 from al_lightning.scoring.infer import infer
 from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.question import Answers, Payload, Question, Readable, Request, Scorer
 from al_lightning.scoring.samples import Samples
 
-Payload = Callable[[Any], dict[str, Tensor]]
-"""Outputs -> small arrays; of a strategy that samples, the Outputs of every answer -> small arrays."""
 _STEP_SECONDS = 0.1
 """How long batches share one ``predict_step``: how often a progress bar moves, at least."""
 
@@ -43,7 +42,7 @@ class Scores:
         view: the pool they were scored for; what ``Strategy.pick`` needs beside them.
         rng: generator of the round.
         flops: FLOPs of the pass.
-        seconds: wall-clock seconds of the pass.
+        seconds: of the pass, of all machines that took part.
         width: size of the last logits dimension (classes, for multiclass), 0 if nothing was inferred.
     """
 
@@ -70,7 +69,7 @@ class _ScoringModule(L.LightningModule):
     """Runs ``infer`` and a payload on indexed batches; the user's module is in here unchanged."""
 
     def __init__(
-        self, model: nn.Module, pool: PoolDataModule, payload: Payload, meter: FlopMeter, samples: Samples | None
+        self, model: nn.Module, pool: Readable, payload: Payload, meter: FlopMeter, samples: Samples | None
     ) -> None:
         super().__init__()
         self.model = model
@@ -147,7 +146,7 @@ class _ScoringModule(L.LightningModule):
 def run_inference(
     trainer: L.Trainer,
     model: L.LightningModule,
-    pool: PoolDataModule,
+    pool: Readable,
     ids: np.ndarray,
     payload: Payload,
     meter: FlopMeter | None = None,
@@ -199,6 +198,26 @@ def run_inference(
     return arrays, meter.flops("forward", sum(part.forwards for part in parts)), watch.seconds, width
 
 
+class TrainerScorer:
+    """Infers through the user's Trainer, in this process or in those of its job."""
+
+    every_rank: ClassVar[bool] = True
+
+    def run(self, request: Request) -> Answers:
+        """Ask about all of them, see :class:`~al_lightning.scoring.question.Scorer`."""
+        r = request
+        with r.question.on(unwrapped(r.model)) as payload:
+            arrays, flops, seconds, width = run_inference(
+                r.trainer, r.model, r.pool, r.ids, payload, r.meter, r.question.samples
+            )
+        return Answers(
+            ids=r.ids, arrays=arrays, width=width, records=len(r.ids), flops=flops, seconds=seconds, wall=seconds
+        )
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
 def ask_candidates(
     trainer: L.Trainer,
     model: L.LightningModule,
@@ -220,9 +239,10 @@ def ask_candidates(
         seed: of what is drawn meanwhile: dropout masks.
         meter: FLOP measurements to use and extend.
     """
-    if "samples" in strategy.requires:
-        return run_inference(trainer, model, pool, ids, strategy.payload_of, meter, Samples(strategy.passes, seed))
-    return run_inference(trainer, model, pool, ids, strategy.payload, meter)
+    question = Question.of(strategy, seed=seed)
+    request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question, meter=meter or FlopMeter())
+    found = TrainerScorer().run(request)
+    return found.arrays, found.flops, found.seconds, found.width
 
 
 def score(
@@ -232,6 +252,7 @@ def score(
     strategy: Strategy,
     *,
     rng: np.random.Generator | None = None,
+    scoring: Scorer | None = None,
 ) -> Scores:
     """Infer this round's candidates for a hand-written loop; ``strategy.pick(scores, size=...)`` makes the query.
 
@@ -241,6 +262,7 @@ def score(
         pool: the pool; ``pool.candidates`` are inferred, all unlabelled records where none were chosen.
         strategy: what will pick.
         rng: generator for ties; default: one seeded with 0 and the number of labels.
+        scoring: who infers, for example a :class:`~al_lightning.scoring.ray_scorer.RayScorer`; default: the Trainer.
     """
     ids = pool.unlabelled if pool.candidates is None else pool.candidates
     rng = rng or np.random.default_rng([0, len(pool.labelled)])
@@ -248,10 +270,12 @@ def score(
     view = pool.view(round=len(pool.labelled))
     if not strategy.needs_inference:
         return Scores(ids, {}, view, rng)
-    arrays, flops, seconds, width = ask_candidates(trainer, model, pool, ids, strategy, seed=int(rng.integers(2**32)))
-    if "score" in arrays:
-        pool.state.record_scores(ids, arrays["score"], len(pool.labelled))
-    return Scores(ids, arrays, view, rng, flops, seconds, width)
+    question = Question.of(strategy, seed=int(rng.integers(2**32)))
+    request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question)
+    found = (scoring or TrainerScorer()).run(request)
+    if "score" in found.arrays:
+        pool.state.record_scores(ids, found.arrays["score"], len(pool.labelled))
+    return Scores(ids, found.arrays, view, rng, found.flops, found.seconds, found.width)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

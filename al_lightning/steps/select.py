@@ -16,7 +16,8 @@ from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.run import Run
 from al_lightning.scoring.outputs import Outputs
-from al_lightning.scoring.trainer import ask_candidates, run_inference
+from al_lightning.scoring.question import Answers, Question
+from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
 from al_lightning.store import Query
 
@@ -50,11 +51,11 @@ def select(
                 state=run.saved.meta.get("candidates", {}),
             )
         if strategy.needs_inference:
-            ids, arrays = _infer(run, view, ids, strategy, bool(candidates and candidates.reuses_scores), effects)
+            reuse = bool(candidates and candidates.reuses_scores)
+            ids, arrays = _infer(run, view, ids, strategy, size, reuse, effects)
         rng = generator(run.seed, run.round, "query")
         picked = strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng)
-    elsewhere = sum(entry.seconds for entry in run.pending)
-    run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - elsewhere)))
+    run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - run.pending_wall)))
     if predict:
         effects["meta"]["predictions"] = _predict(run, picked)
     by_score = size - strategy.controls(size)
@@ -63,34 +64,70 @@ def select(
     return {"query": as_query(run, picked, scored=by_score), "round": run.round + 1, **effects}
 
 
-def _infer(
-    run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, reuse: bool, effects: dict[str, Any]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    arrays, flops, seconds, width = ask_candidates(
-        run.trainer,
-        run.model,
-        run.pool,
-        ids,
-        strategy,
-        seed=number(run.seed, run.round, "passes"),
-        meter=run.flops,
+def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, size: int) -> dict[str, Any]:
+    """Score the next round's candidates with the model there is, while people answer; effects for ``run.commit``.
+
+    To the next round they are stale scores: it knows better where to look, and queries them where the selector may.
+
+    Args:
+        run: the run, whose query is out.
+        candidates: which records are inferred.
+        strategy: scores them.
+        size: of the next query.
+    """
+    price = run.score_cost
+    view = run.pool.view(
+        round=run.round, features=Features(run), score_cost=None if price is None else price * strategy.passes
     )
-    run.spend(Entry(phase="score", round=run.round, records=len(ids), flops=flops, seconds=seconds))
-    effects["meta"]["inferred"] = len(ids)
-    _say_missing_classes(run, width, effects)
+    # What the selector remembers of its rounds is not moved on: this is none.
+    ids, _ = candidates.propose(
+        view=view,
+        size=size,
+        rng=generator(run.seed, run.round, "ahead"),
+        state=run.saved.meta.get("candidates", {}),
+    )
+    if not len(ids):
+        return {"meta": {"scored_ahead": run.round}}
+    found = run.ask(ids, Question.of(strategy, seed=number(run.seed, run.round, "ahead")), phase="score")
+    run.pool.state.record_scores(found.ids, found.arrays["score"], run.round - 1)
+    files = {"scores": _write_scores(run, f"scores-{run.round:03d}-ahead.npz")}
+    return {"meta": {"scored_ahead": run.round}, "files": files}
+
+
+def _write_scores(run: Run, name: str) -> str:
+    state = run.pool.state
+    return run.write(name, lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds))
+
+
+def _infer(
+    run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, size: int, reuse: bool, effects: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    question = Question.of(strategy, seed=number(run.seed, run.round, "passes"))
+    found = run.ask(ids, question, phase="score", least=size)
+    effects["meta"]["inferred"] = len(found.ids)
+    _say_missing_classes(run, found.width, effects)
+    if len(found.ids) < len(ids):
+        _say_partial(found, ids, effects)
+    arrays, asked, ids = found.arrays, ids, found.ids
     if "score" in strategy.columns:
         if len(ids):
             run.pool.state.record_scores(ids, arrays["score"], run.round)
             effects["meta"]["uncertainty"] = float(np.mean(arrays["score"], dtype=np.float64))
-        state = run.pool.state
-        path = run.write(
-            f"scores-{run.round:03d}.npz", lambda f: np.savez(f, scores=state.scores, rounds=state.score_rounds)
-        )
-        effects["files"] = {"scores": path}
-        if reuse:
-            ids = view.unlabelled[view.score_rounds[view.unlabelled] >= 0]
+        effects["files"] = {"scores": _write_scores(run, f"scores-{run.round:03d}.npz")}
+        if reuse or len(ids) < len(asked):
+            ids = view.unlabelled if reuse else asked
+            ids = ids[view.score_rounds[ids] >= 0]
             arrays = {"score": view.scores[ids]}
     return ids, arrays
+
+
+def _say_partial(found: Answers, asked: np.ndarray, effects: dict[str, Any]) -> None:
+    fresh, all_of_them = len(found.ids), len(asked)
+    sentence = f"{fresh:,} of {all_of_them:,} candidates have a fresh score; the scorer was allowed to leave the rest"
+    effects["reasons"] = (
+        *effects.get("reasons", ()),
+        Reason("partly_scored", sentence, {"fresh": fresh, "asked": all_of_them}),
+    )
 
 
 def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[Any, float | None]]:

@@ -17,15 +17,15 @@ from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
 from al_lightning.features.provider import Features
-from al_lightning.fit_plan import FitPlan, Length, load, records_of, reinitialise, snapshot
+from al_lightning.fit_plan import FitPlan, Length, load, records_of, snapshot
 from al_lightning.fit_start import apply_start
-from al_lightning.history import History, Reason, RoundRecord
+from al_lightning.history import History, RoundRecord
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
+from al_lightning.steps.control import trained_on
 from al_lightning.steps.fit import Outcome, run_fit
-from al_lightning.steps.select import as_query
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
 
@@ -38,10 +38,15 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
     before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
-    new = len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0))
-    length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(run.pool.labelled), new=new)
+    labelled = trained_on(run)
+    new = min(len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0)), len(labelled))
+    length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(labelled), new=new)
     batch = run.pool.batch_size or 1
-    served = records_of(plan, length, labelled=run.pool.labelled, new=new, batch=batch, seed=run.seed, round=run.round)
+    served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=run.seed, round=run.round)
+    if len(labelled) < len(run.pool.labelled) and served.ids is None:
+        served = served._replace(ids=labelled)
+    if stall is not None:
+        stall.expect(run.history)
     outcome = run_fit(
         run.source,
         run.model,
@@ -170,42 +175,3 @@ def _coverage(run: Run) -> float | None:
         share, flops = covered_share(projected[left], projected[labelled])
     features.spend(flops, watch.seconds)
     return run.ranks.broadcast(share)
-
-
-def restart(
-    run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...] = (), new_selection: int = 0
-) -> None:
-    """Throw the weights away and begin again, or give up; what was wasted stays on the ledger.
-
-    Args:
-        run: the run.
-        reason: what stalled.
-        stall: how often to try.
-        entries: work of the aborted fit.
-        new_selection: records to draw at random before training again; labels already paid are kept.
-    """
-    restarts = run.saved.meta["restarts"]
-    if restarts >= stall.max_restarts:
-        sentence = f"gave up after {restarts} restarts: {reason.sentence}"
-        run.commit("finish", entries=entries, reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
-        load(run.model, run.read_weights(run.delivered))
-        return
-    load(run.model, run.initial)  # what cannot be drawn anew starts from there, not from what stalled
-    reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
-    run.initial = snapshot(run.model)
-    effects: dict[str, Any] = {
-        "entries": entries,
-        "reasons": (reason,),
-        "files": {"initial": run.write_weights(f"initial-{restarts + 1}.pt", run.initial)},
-        "meta": {
-            "attempt": run.saved.meta["attempt"] + 1,
-            "restarts": restarts + 1,
-            "logged_steps": steps_logged(run.last.trainer) if run.last else run.saved.meta.get("logged_steps", 0),
-        },
-    }
-    if new_selection:
-        picked = run.pool.state.draw(new_selection, generator(run.seed, run.round, "restart"))
-        effects["meta"] |= {"inferred": 0, "stale": 0, "uncertainty": None}
-        run.commit("label", query=as_query(run, picked, scored=0), round=run.round + 1, **effects)
-    else:
-        run.commit("train", **effects)

@@ -99,10 +99,10 @@ def test_new_weights_and_a_new_selection(tmp_path: Path) -> None:
         model, datamodule=pool_of()
     )
     first = result.history[0]
-    assert first.labelled == 18  # twelve that were paid for, and the next round's six on top, at random
+    assert first.labelled == 24  # twelve that were paid for, and as many on top, at random
     assert first.round == 2
     assert first.attempts == 2
-    assert len(set(result.labelled.tolist())) == len(result.labelled) == 24
+    assert len(set(result.labelled.tolist())) == len(result.labelled) == 30
 
 
 def test_a_run_that_was_stopped_after_a_restart_goes_on(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ CALLBACKS = [
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),
     StallDetection("val_acc", mode="max", reference=0.0),
+    StallDetection("train_loss", reference="chance", min_delta=0.1, patience=1.0, accuracy="val_acc", min_gap=1.0),
 ]
 
 STOPPING_RULES = [

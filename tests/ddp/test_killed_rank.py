@@ -21,7 +21,7 @@ def start(folder: Path, rank: int, phase: str) -> subprocess.CompletedProcess[st
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, str(ROOT / "tests" / "ddp" / "killed_rank.py"), str(folder), str(rank), phase],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 

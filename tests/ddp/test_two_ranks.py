@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "ddp" / "two_ranks.py"), str(folder)],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]
     return folder
@@ -106,6 +106,15 @@ def test_a_stall_on_one_rank_aborts_on_both(ranks: list[dict[str, Any]]) -> None
     assert a["stall"] == b["stall"]
     # Two attempts of two epochs (the first value is the reference, one more is the patience) on 12 labels.
     assert a["stall"] == {"reason": "gave_up", "fits": 2, "aborted": 2 * 2 * 12}
+
+
+def test_both_ranks_take_the_same_rate_after_one_has_diverged(ranks: list[dict[str, Any]]) -> None:
+    a, b = ranks
+    assert a["control"] == b["control"]
+    assert a["control"]["attempts"] == [2, 1, 1]
+    assert a["control"]["rates"][0] == 0.3
+    assert min(a["control"]["rates"]) < 0.002  # those that were tried
+    assert a["control"]["records"] == 9 * 12 * 12  # eight rates, and the control itself, on 12 labels
 
 
 def test_an_error_on_the_writing_rank_is_raised_on_both(ranks: list[dict[str, Any]]) -> None:

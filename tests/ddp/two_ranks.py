@@ -134,6 +134,18 @@ def main(root: Path) -> None:
         "aborted": result.bill.lines["aborted"].records,
     }
 
+    watch = StallDetection("train_loss", reference="chance", patience=1.0, accuracy="val_acc")
+    diverging, pool = DivergesOnOne(), pool_of(val=blobs(60, seed=1))
+    result = learner(root / "control", ddp(max_epochs=12), stop=[watch]).fit(diverging, datamodule=pool)
+    control = result.bill.lines["control"]
+    report["control"] = {
+        "attempts": [r.attempts for r in result.history],
+        "rates": diverging.rates,
+        "records": control.records,
+        "flops": control.flops,
+        "labelled": result.labelled.tolist(),
+    }
+
     report["errors"] = {
         "oracle": error_of(
             lambda: learner(root / "oracle", ddp(), oracle=FunctionOracle(refuse)).fit(net(), pool_of())
@@ -143,6 +155,26 @@ def main(root: Path) -> None:
     }
     report["writes"] = writes
     (root / f"rank-{rank}.json").write_text(json.dumps(report))
+
+
+class DivergesOnOne(Net):
+    """What it logs in its first fit is NaN on rank 1; notes the rate of every batch."""
+
+    fits = 0
+
+    def __init__(self) -> None:
+        super().__init__(lr=0.3)
+        self.rates: list[float] = []
+
+    def on_fit_start(self) -> None:
+        self.fits += 1
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def log(self, name: str, value: Any, **kwargs: Any) -> None:
+        broken = name == "train_loss" and self.fits == 1 and self.global_rank == 1
+        super().log(name, value * float("nan") if broken else value, **kwargs)
 
 
 def refuse(id: int) -> int:

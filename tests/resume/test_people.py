@@ -10,10 +10,11 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from al_lightning import Budget, FileOracle, Prices, WarmStart
+from al_lightning import Budget, FileOracle, KCenterGreedy, Prices, Staggered, WarmStart
 from al_lightning import store as store_module
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.pool import file_oracle
@@ -259,6 +260,46 @@ def test_one_person_has_one_voice_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match=rf"id {id} has two labels by one person at once: queries/round-001.csv line 2"):
         start(tmp_path)
     assert read_run(tmp_path).statements == []
+
+
+# ---- meanwhile ------------------------------------------------------------------------------------------------------
+
+
+def scored(folder: Path) -> tuple[int, Any]:
+    """Records that were inferred to select by, and the round of each record's score."""
+    saved = read_run(folder)
+    rounds = np.load(folder / saved.files["scores"])["rounds"] if "scores" in saved.files else None
+    return sum(entry.records for entry in saved.entries if entry.phase == "score"), rounds
+
+
+def test_the_next_candidates_are_scored_while_people_answer(tmp_path: Path) -> None:
+    settings = {"oracle": FileOracle(classes=NAMES, score_ahead=True), "candidates": Staggered(0.25)}
+    start(tmp_path, **settings)
+    assert scored(tmp_path) == (0, None), "no model knows anything yet"
+    fill(tmp_path / "queries" / "round-001.csv")
+    start(tmp_path, **settings)
+    records, rounds = scored(tmp_path)
+    assert records == 12 + 11, "a quarter of 48 for the query, a quarter of the 42 that it left"
+    assert np.count_nonzero(rounds == 1) == 12 + 11 - 2, "stale ones to the next round; two were looked at again"
+    start(tmp_path, **settings)
+    assert scored(tmp_path)[0] == records, "once a round, however often it is looked whether people have answered"
+    fill(tmp_path / "queries" / "round-002.csv")
+    start(tmp_path, **settings)
+    records, rounds = scored(tmp_path)
+    assert records == 23 + 11, "no query follows the last one"
+    assert np.count_nonzero(rounds == 2) == 11
+
+
+def test_scoring_ahead_keeps_within_a_budget_and_needs_a_score(tmp_path: Path) -> None:
+    ahead = FileOracle(classes=NAMES, score_ahead=True)
+    start(tmp_path, ahead)
+    fill(tmp_path / "queries" / "round-001.csv")
+    start(tmp_path)
+    spent = read_run(tmp_path).entries
+    start(tmp_path, ahead, stop=[Budget(flops=1.0 + sum(entry.flops for entry in spent))])
+    assert read_run(tmp_path).entries == spent
+    with pytest.raises(ValueError, match=r"FileOracle\(score_ahead=True\) .* KCenterGreedy gives no score"):
+        learner(tmp_path / "other", oracle=ahead, query=KCenterGreedy())
 
 
 # ---- quality control and approval -------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""A control: what the recipe reaches from new weights on records drawn at random, at no label more."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from al_lightning.callbacks.meter import Meter
+from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.errors import UnknownMonitor
+from al_lightning.fit_plan import load, reinitialise, snapshot
+from al_lightning.fit_shape import ScaleRate
+from al_lightning.history import Control
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.rounds import Ranks, fresh_trainer
+from al_lightning.run import Run
+from al_lightning.scoring.trainer import run_inference
+from al_lightning.seeds import generator, number
+from al_lightning.stop.false_start import STANDARD_ERRORS, standard_error
+
+RATES = tuple(2.2**-i for i in range(8))
+"""Factors of the learning rate that are tried where a fit diverged: the recipe's own, down to a 250th of it."""
+COMPARED = ("multiclass", "binary")
+"""Tasks whose labels can be held against predictions one by one."""
+
+
+def trained_on(run: Run) -> np.ndarray:
+    """Labelled ids that fits go over, in the order of labelling: all but those that a restart has set aside."""
+    labelled = run.pool.labelled
+    return labelled[~np.isin(labelled, run.saved.meta.get("set_aside", []))]
+
+
+def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of validation records to train a control on, and of those it is judged on.
+
+    Args:
+        pool: whose validation records are labelled, and paid for.
+        size: of the control, at most; half of the validation records are left to judge it.
+        seed: of the run.
+    """
+    order = generator(seed, 0, "control").permutation(pool.val_labels).tolist()
+    cut = max(1, min(size, pool.val_labels // 2))
+    return order[:cut], order[cut:]
+
+
+def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
+    """Fit a control and judge it; its work is put on the ledger, and the model has its weights back.
+
+    Args:
+        run: after a fit, or the abort of one.
+        metric: an accuracy that the module logs in validation.
+        share: validation records to train on, at most, as a share of them.
+        scale: of the learning rate.
+
+    Raises:
+        UnknownMonitor: validation has logged no such value.
+    """
+    labels = trained_on(run)
+    parts = split(run.pool, min(len(labels), round(share * run.pool.val_labels)), seed=run.seed)
+    kept = snapshot(run.model)
+    try:
+        accuracy = _fit(run, parts, metric, scale)
+        agreed = _agreed(run, labels) if run.pool.task in COMPARED else None
+    finally:
+        load(run.model, kept)
+    return Control(
+        labels=len(parts[0]),
+        accuracy=accuracy,
+        judged=len(parts[1]),
+        chance=_chance(run.pool, parts[1]),
+        agreed=agreed,
+        compared=len(labels),
+    )
+
+
+def gentler(run: Run, metric: str, *, share: float, scale: float) -> float:
+    """The lowest factor of the learning rate with which a control is not clearly worse than with another.
+
+    Few records are few steps, which like high rates; those are the first to be too high on more. :data:`RATES` are
+    tried on the same records, and the lowest is taken that no other beats by more than the noise.
+    """
+    found = {scale * rate: measure(run, metric, share=share, scale=scale * rate) for rate in RATES}
+    finite = {rate: c for rate, c in found.items() if np.isfinite(c.accuracy)}
+    if not finite:
+        return min(found)
+    best = max(finite.values(), key=lambda control: control.accuracy)
+    noise = math.sqrt(2) * standard_error(best.accuracy, best.judged)
+    least = best.accuracy - STANDARD_ERRORS * noise
+    return min(rate for rate, control in finite.items() if control.accuracy >= least)
+
+
+def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float) -> float:
+    load(run.model, run.initial)  # what cannot be drawn anew starts from there
+    reinitialise(run.model, number(run.seed, 0, "control weights"))
+    trainer = fresh_trainer(run.source, model=run.model, datamodule=run.pool, max_epochs=run.recipe_epochs, step=0)
+    meter = Meter(run.flops, "train", run.note_in_flight)
+    callbacks: list[Any] = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
+    trainer.callbacks = [meter, *([ScaleRate(scale)] if scale != 1 else []), *callbacks]  # type: ignore[attr-defined]
+    trainer.loggers = [DummyLogger()]  # the user's show the run
+    run.pool.val_split = parts
+    try:
+        with isolate_rng(), Stopwatch.running() as watch:
+            seed = number(run.seed, 0, "control fit")
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+            trainer.fit(run.model, datamodule=run.pool)
+    finally:
+        run.pool.val_split = None
+    _spend(run, meter, watch.seconds, trainer)
+    if metric not in trainer.callback_metrics:
+        raise UnknownMonitor(metric, trainer.callback_metrics, "StallDetection")
+    return float(run.ranks.broadcast(float(trainer.callback_metrics[metric])))
+
+
+def _spend(run: Run, meter: Meter, seconds: float, trainer: L.Trainer) -> None:
+    ranks = Ranks(trainer)
+    trained, validated = sum(ranks.gather(meter.trained)), sum(ranks.gather(meter.validated))
+    flops = run.flops.flops("train", trained) + run.flops.flops("validate", validated)
+    run.spend(Entry(phase="control", round=run.round, records=trained, flops=flops, seconds=seconds))
+
+
+def _agreed(run: Run, ids: np.ndarray) -> float:
+    arrays, flops, seconds, _ = run_inference(
+        run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
+    )
+    run.spend(Entry(phase="control", round=run.round, flops=flops, seconds=seconds))
+    bought = np.array([int(run.pool.state.labels[int(i)]) for i in ids])
+    return float(run.ranks.broadcast(float((arrays["classes"].reshape(-1).astype(np.int64) == bought).mean())))
+
+
+def _chance(pool: PoolDataModule, positions: list[int]) -> float:
+    """Share of the commonest class; 0 where a task has no classes to count."""
+    if pool.task not in COMPARED:
+        return 0.0
+    targets = np.array([int(pool.items.target(pool.val_data[i])) for i in positions])
+    return float(np.unique(targets, return_counts=True)[1].max() / len(targets))

@@ -1,0 +1,128 @@
+"""What a run does about a false start: throw the weights away and begin again, or give up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.cost.ledger import Entry
+from al_lightning.errors import ActiveLearningError
+from al_lightning.features.source import Layer
+from al_lightning.fit_plan import FitPlan, load, reinitialise, snapshot
+from al_lightning.history import Control, Reason
+from al_lightning.query import KMeans
+from al_lightning.rounds import steps_logged
+from al_lightning.run import Run
+from al_lightning.seeds import generator, number
+from al_lightning.steps.control import COMPARED, gentler, measure
+from al_lightning.steps.select import as_query, select
+
+LOWER = 0.1
+"""Factor of the learning rate after a fit that diverged, where no control can be asked."""
+
+
+def check_control(run: Run, stall: StallDetection) -> None:
+    """Raise unless there are validation records to draw a control from, and to count the classes of."""
+    if stall.accuracy is None:
+        return
+    who = f"StallDetection(accuracy={stall.accuracy!r})"
+    if run.pool.val_data is None or run.pool.val_labels < 2:
+        raise ActiveLearningError(
+            f"{who} trains a control on validation records, and the pool has {run.pool.val_labels} in one dataset: "
+            "pass PoolDataModule(val=...), or leave accuracy out."
+        )
+    if run.pool.items.attach is not None and run.pool.task in COMPARED:
+        raise ActiveLearningError(
+            f"{who} counts the classes of validation records, and with attach= nothing says where their labels are: "
+            "serve tuples (..., target), or dicts with target_key=, or leave accuracy out."
+        )
+
+
+def hold_against_control(run: Run, stall: StallDetection) -> None:
+    """Measure the control once; the rounds that follow are held against it."""
+    if stall.accuracy is None or run.saved.meta.get("control") is not None:
+        return
+    scale = run.saved.meta.get("rate_scale", 1.0)
+    control = measure(run, stall.accuracy, share=stall.control, scale=scale)
+    run.commit(run.step, meta={"control": asdict(control)})
+
+
+def remedied(run: Run, plan: FitPlan) -> FitPlan:
+    """A plan with what restarts have changed: the learning rate, and no layer of weights just drawn frozen."""
+    meta = run.saved.meta
+    freeze = () if meta["restarts"] and plan.start == "initial" else plan.freeze
+    return replace(plan, rate_scale=plan.rate_scale * meta.get("rate_scale", 1.0), freeze=freeze)
+
+
+def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...], most: int) -> None:
+    """Throw the weights away and begin again, or give up; what was wasted stays on the ledger.
+
+    Args:
+        run: the run.
+        reason: what stalled.
+        stall: how often to try, and how.
+        entries: work of the aborted fit.
+        most: records that may still be bought.
+    """
+    reasons = run.ranks.gather(reason)
+    reason = next((r for r in reasons if "cause" in r.numbers), reasons[0])
+    run.spend(*entries)
+    reason = replace(reason, numbers={**reason.numbers, "spent": run.bill.flops})
+    restarts, tried = run.saved.meta["restarts"], run.saved.meta.get("remedies", [])
+    if restarts >= stall.max_restarts:
+        sentence = f"gave up after {restarts} restarts: {reason.sentence}"
+        run.commit("finish", reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
+        load(run.model, run.read_weights(run.delivered))
+        return
+    remedy = stall.remedy_for(reason, tried)
+    fresh = min(len(run.saved.queries[0]), most) if remedy == "weights_and_selection" else 0
+    effects = _lower_rate(run, stall) if remedy == "weights_and_rate" else {}
+    load(run.model, run.initial)  # what cannot be drawn anew starts from there, not from what stalled
+    reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
+    run.initial = snapshot(run.model)
+    files = {"initial": run.write_weights(f"initial-{restarts + 1}.pt", run.initial)}
+    meta = {
+        "attempt": run.saved.meta["attempt"] + 1,
+        "restarts": restarts + 1,
+        "remedies": [*tried, remedy],
+        "logged_steps": steps_logged(run.last.trainer) if run.last else run.saved.meta.get("logged_steps", 0),
+        **effects,
+    }
+    reason = replace(reason, numbers={**reason.numbers, "remedy": remedy})
+    if not fresh:
+        run.commit("train", reasons=(reason,), files=files, meta=meta)
+        return
+    selection = _fresh_selection(run, fresh)
+    meta |= {**selection.pop("meta"), **_other_labels(run, reason)}
+    run.commit("label", reasons=(reason,), round=run.round + 1, files=files, meta=meta, **selection)
+
+
+def _lower_rate(run: Run, stall: StallDetection) -> dict[str, Any]:
+    scale = run.saved.meta.get("rate_scale", 1.0)
+    if stall.accuracy is None:
+        return {"rate_scale": scale * LOWER}
+    # What a control reached at the old rate says nothing at the new one.
+    return {"rate_scale": gentler(run, stall.accuracy, share=stall.control, scale=scale), "control": None}
+
+
+def _fresh_selection(run: Run, size: int) -> dict[str, Any]:
+    """Diverse where there are features that no fit has to make first, at random where there are none."""
+    if run.pool.features is not None and not isinstance(run.pool.features, Layer):
+        effects = select(run, candidates=None, strategy=KMeans(), size=size)
+        return {"query": effects["query"], "meta": effects["meta"]}
+    picked = run.pool.state.draw(size, generator(run.seed, run.round, "restart"))
+    meta = {"inferred": 0, "stale": 0, "uncertainty": None}
+    return {"query": as_query(run, picked, scored=0), "meta": meta}
+
+
+def _other_labels(run: Run, reason: Reason) -> dict[str, Any]:
+    """What becomes of the labels there were: paid for and kept, and left out of fits that they would mislead.
+
+    That are labels which a control contradicts, and those of one class, which would outweigh all others.
+    """
+    if reason.numbers.get("cause") not in ("labels", "one_class"):
+        return {}
+    control = run.saved.meta.get("control")
+    settled = control and asdict(replace(Control(**control), agreed=None, compared=0))
+    return {"set_aside": run.pool.labelled.tolist(), "control": settled}
