@@ -12,9 +12,9 @@ from al_lightning.errors import ActiveLearningError
 
 REFERENCE_ROUNDS = 20
 """Rounds of the ordinary active learning that a project's ``labels`` are counted in."""
-FRUGAL_WORTH = 0.87
+FRUGAL_WORTH = 0.86
 """What a label is worth under ``experiment=frugal``'s other levers, beside ordinary active learning in the same rounds:
-the mean of five protocols, 0.74 to 0.97 (``fitted`` in benchmarks/results/planner.json)."""
+the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json)."""
 
 
 def even(rounds: int) -> list[float]:
@@ -64,8 +64,8 @@ class Efficiency:
         maturity: exponent, 0 or more; 0: only the first round is paid for.
     """
 
-    random: float = 0.35
-    maturity: float = 1.4
+    random: float = 0.33
+    maturity: float = 1.8
 
     def __post_init__(self) -> None:
         if not 0 < self.random <= 1:
