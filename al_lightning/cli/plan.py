@@ -39,7 +39,7 @@ What a run would cost, round by round; how many rounds are the cheapest; whether
   rounds, growth                  the rounds; default: the cheapest
   prices.label, prices.hour, flops_per_second, inference_discount, annotators, control, round_money, round_hours,
   record_gigabytes, storage, egress
-  random, staleness, worth        what labels are worth, docs/bill.md
+  random, maturity, worth        what labels are worth, docs/bill.md
 
 Every option of al-lightning run is one here: experiment=ordinary, fit=reset, candidates.share=0.1, query=bald ..."""
 
@@ -131,7 +131,7 @@ def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
     """
     project, about = _project(cfg)
     way = _way(cfg, project)
-    given = {name: cfg[name] for name in ("random", "staleness") if cfg[name] is not None}
+    given = {name: cfg[name] for name in ("random", "maturity") if cfg[name] is not None}
     efficiency = Efficiency(**given)
     found = verdict(project, way, efficiency)
     chosen = found.schedule

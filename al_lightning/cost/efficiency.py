@@ -12,9 +12,9 @@ from al_lightning.errors import ActiveLearningError
 
 REFERENCE_ROUNDS = 20
 """Rounds of the ordinary active learning that a project's ``labels`` are counted in."""
-FRUGAL_WORTH = 0.87
+FRUGAL_WORTH = 0.86
 """What a label is worth under ``experiment=frugal``'s other levers, beside ordinary active learning in the same rounds:
-the mean of five protocols, 0.74 to 0.97 (``fitted`` in benchmarks/results/planner.json)."""
+the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json)."""
 
 
 def even(rounds: int) -> list[float]:
@@ -50,28 +50,28 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How much a label is worth, by how old the model was that picked it.
+    """How much a label is worth, by how far the model had come that picked it.
 
-    A label that is bought as the n-th, picked by a model trained on m of them, is worth ``random + (1 - random) * (m /
-    n) ** staleness`` of one that a model of all earlier labels had picked. The first round is picked by nobody. So one
-    round is random sampling, and ever smaller rounds approach 1; larger rounds are paid for in labels, and least where
-    they grow with what is labelled.
+    A label picked by a model trained on m of B labels is worth ``random + (1 - random) * (m / B) ** maturity`` of one
+    that a model of all of them had picked. The first round is picked by nobody. So one round is random sampling; larger
+    rounds are paid for in labels, and so are small first ones, whose models know little.
 
-    The defaults are fitted to the savings benchmarks (``fitted`` in benchmarks/results/planner.json).
+    The defaults are fitted to the savings benchmarks and to rounds that grow (``fitted`` in
+    benchmarks/results/planner.json).
 
     Args:
         random: worth of a label drawn at random, 0 to 1; 1: there is nothing to gain by selecting.
-        staleness: exponent, 0 or more; 0: only the first round is paid for.
+        maturity: exponent, 0 or more; 0: only the first round is paid for.
     """
 
-    random: float = 0.51
-    staleness: float = 0.4
+    random: float = 0.33
+    maturity: float = 1.8
 
     def __post_init__(self) -> None:
         if not 0 < self.random <= 1:
             raise ActiveLearningError(f"random={self.random}: what random labels are worth, allowed: 0 < random <= 1.")
-        if not 0 <= self.staleness < float("inf"):
-            raise ActiveLearningError(f"staleness={self.staleness}: an exponent, allowed: 0 or more.")
+        if not 0 <= self.maturity < float("inf"):
+            raise ActiveLearningError(f"maturity={self.maturity}: an exponent, allowed: 0 or more.")
 
     def worth(self, shares: Sequence[float]) -> float:
         """Mean worth of the labels of a schedule.
@@ -79,16 +79,9 @@ class Efficiency:
         Args:
             shares: labels after each round, ascending; in any unit.
         """
-        to = np.asarray(shares, dtype=float)
-        after = np.concatenate([[0.0], to[:-1]])[1:], to[1:]
-        return float((self.random * to[-1] + (1 - self.random) * self._fresh(*after)) / to[-1])
-
-    def _fresh(self, a: np.ndarray, n: np.ndarray) -> float:
-        # The integral of (a / x) ** staleness over a round from a to n labels.
-        if self.staleness == 1:
-            return float(np.sum(a * np.log(n / a)))
-        power = 1 - self.staleness
-        return float(np.sum(a**self.staleness * (n**power - a**power) / power))
+        after = np.asarray(shares, dtype=float) / shares[-1]
+        picked = np.sum(np.diff(after) * after[:-1] ** self.maturity)
+        return float(self.random + (1 - self.random) * picked)
 
     def needed(self, labels: int, shares: Sequence[float], worth: float = 1.0) -> int:
         """Labels a schedule takes to be as good as ordinary active learning in :data:`REFERENCE_ROUNDS`.
@@ -109,5 +102,5 @@ class Efficiency:
         def misfit(candidate: Efficiency) -> float:
             return sum((candidate.worth(o.shares) / candidate.worth(o.beside) - o.worth) ** 2 for o in seen)
 
-        grid = [cls(r / 100, s / 20) for r in range(30, 101) for s in range(61)]
+        grid = [cls(r / 100, m / 20) for r in range(20, 101) for m in range(61)]
         return min(grid, key=misfit)

@@ -36,7 +36,7 @@ def print_plan(console: Console, planned: Planned) -> None:
     lines += [f"{a.name} = {a.value:g} {a.unit}, a default: {a.source}" for a in planned.project.assumptions]
     e = planned.efficiency
     lines += [
-        f"labels: random ones are worth {e.random:g} of those a fresh model picks, staleness {e.staleness:g}, "
+        f"labels: random ones are worth {e.random:g} of those a model of all labels picks, maturity {e.maturity:g}, "
         f"{chosen.way.worth:g} under these levers (docs/bill.md)"
     ]
     _say(console, "It rests on", lines)

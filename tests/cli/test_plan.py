@@ -26,7 +26,7 @@ def planned(capsys, *arguments):
 
 
 def test_before_there_is_code(capsys):
-    found = planned(capsys, *IMAGENET, "rounds=20", "staleness=0")
+    found = planned(capsys, *IMAGENET, "rounds=20", "maturity=0")
     ordinary = found["verdict"]["money"]["ordinary active learning"]
     assert ordinary == pytest.approx(7818, rel=0.001)  # 13.5 EFLOP, 200,000 labels
     assert found["plan"]["sizes"] == [10_000] * 20

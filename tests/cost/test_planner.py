@@ -125,16 +125,16 @@ def test_a_budget_ends_the_forecast_too(tmp_path):
     assert result.bill.flops < limit < whole.history[0].forecast["flops"]
 
 
-def test_labels_of_one_round_are_random_and_of_many_worth_one():
-    efficiency = Efficiency(random=0.4, staleness=0.7)
+def test_labels_of_one_round_are_random_and_later_ones_are_worth_what_their_model_knew():
+    efficiency = Efficiency(random=0.4, maturity=0.7)
     assert efficiency.worth([1.0]) == pytest.approx(0.4)
-    assert efficiency.worth(even(20_000)) == pytest.approx(1, abs=1e-3)
-    assert Efficiency(0.4, staleness=1).worth(even(5)) == pytest.approx(Efficiency(0.4, 1 + 1e-7).worth(even(5)))
+    assert efficiency.worth([30, 100]) == pytest.approx(0.4 + 0.6 * 0.7 * 0.3**0.7)
+    assert Efficiency(random=0.4, maturity=0).worth([30, 100]) == pytest.approx(0.3 * 0.4 + 0.7)
     assert Efficiency(random=1).worth(even(3)) == pytest.approx(1)
-    by_sum = sum(
-        0.4 + 0.6 * ((0.3 / x) ** 0.7 if x > 0.3 else 0) for x in ((i + 0.5) / 100_000 for i in range(100_000))
-    )
-    assert efficiency.worth([0.3, 1.0]) == pytest.approx(by_sum / 100_000, rel=1e-4)
+
+
+def test_a_small_first_round_teaches_too_little_to_pick_by():
+    assert Efficiency().worth(growing(4, 2.0)) < Efficiency().worth(even(4))
 
 
 def test_the_fit_finds_what_made_the_observations():
@@ -142,7 +142,7 @@ def test_the_fit_finds_what_made_the_observations():
     shapes = [even(1), even(4), growing(5, 1.5)]
     seen = [Observation(s, even(20), truth.worth(s) / truth.worth(even(20))) for s in shapes]
     found = Efficiency.fit(seen)
-    assert (found.random, found.staleness) == (0.6, 0.8)
+    assert (found.random, found.maturity) == (0.6, 0.8)
 
 
 @pytest.mark.parametrize("hour", [0.01, 50.0, 50_000.0])
