@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "osD^vPX*<>"
-_PHASE = {"train": 0, "score": 1, "validate": 6, "aborted": 4, "embed": 2, "cluster": 3, "neighbours": 5, "select": 7}
+# fmt: off
+_PHASE = {"train": 0, "score": 1, "validate": 6, "aborted": 4, "embed": 2, "cluster": 3, "neighbours": 5, "select": 7,
+          "agree": 8, "control": 9}
+# fmt: on
 _TICKS = 1500  # more marks than that are drawn as pixels
 
 
@@ -30,7 +33,7 @@ def phases_of(runs: Iterable[ReportedRun]) -> list[str]:
 
 def phase_colour(phase: str) -> str:
     """The colour of a phase of the ledger, the same in every chart."""
-    return SERIES[_PHASE.get(phase, 8)]
+    return SERIES[_PHASE[phase]]
 
 
 def group_colour(position: int) -> str:
