@@ -139,8 +139,8 @@ def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudica
     """The label of every record somebody answered.
 
     The adjudicator's word stands. Else it is what most people say (per class for multilabel; the median for
-    regression); a tie waits. An unnamed answer counts no longer once somebody named has answered after it. Second
-    answers for quality control decide nothing.
+    regression). A tie waits, as do numbers of unlike length. An unnamed answer counts no longer once somebody named has
+    answered after it. Second answers for quality control decide nothing.
 
     Args:
         log: all statements, oldest first.
@@ -191,6 +191,8 @@ def _majority(values: Sequence[Any], task: str) -> Any:
         shares = [sum(column) * 2 - len(labels) for column in zip(*labels, strict=True)]
         return None if 0 in shares else [int(share > 0) for share in shares]
     if task == "regression":
+        if len({len(v) if isinstance(v, list) else 0 for v in labels}) > 1:
+            return None  # numbers and lists, or lists of unlike length, have no middle
         if isinstance(labels[0], list):
             return [median(column) for column in zip(*labels, strict=True)]
         return median(labels)

@@ -49,6 +49,14 @@ def test_each_class_has_its_majority_and_numbers_their_median() -> None:
     assert label(by("a", [1.0, 0.0]), by("b", [3.0, 4.0]), task="regression") == [2.0, 2.0]
 
 
+@pytest.mark.parametrize("other", [[1.0, 2.0], [1.0, 2.0, 3.0]])
+def test_numbers_of_unlike_length_wait_for_a_word(other: list[float]) -> None:
+    for first in (0.5, [0.5]):
+        said = by("a", first), by("b", other)
+        assert label(*said, task="regression") == "tie"
+        assert label(*said, by("eve", 0.5), task="regression", adjudicator="eve") == 0.5
+
+
 def test_the_adjudicator_decides_alone_and_before_all_have_answered() -> None:
     said = (by("ann", 1), by("bob", 1), by("eve", 2))
     assert label(*said, adjudicator="eve") == 2
