@@ -126,6 +126,11 @@ class History:
     ahead: Bill | None = None
     control: Control | None = None
 
+    @property
+    def since_restart(self) -> tuple[RoundRecord, ...]:
+        """The rounds from the last restart on; all of them where there was none."""
+        return self.rounds[max((i for i, r in enumerate(self.rounds) if r.restarted), default=0) :]
+
     def values(self, monitor: str) -> list[float]:
         """The monitored value of every round that has it, oldest first."""
         return [r.metrics[monitor] for r in self.rounds if monitor in r.metrics]

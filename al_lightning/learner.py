@@ -227,16 +227,11 @@ class ActiveLearner:
             self.on_round(record, run.model)
 
     def _score_ahead(self, run: Run) -> None:
-        history, price = run.history, run.score_cost
+        history = run.history
         size = self._size(replace(history, labelled=history.labelled + len(run.saved.open_ids)))
         if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
             return  # no query follows, no model knows anything yet, or it is done
-        passes = self.query.passes
-        count = self.candidates.count(
-            unlabelled=history.unlabelled, size=size, price=None if price is None else price * passes
-        )
-        entry = run.measured.inference("score", count, passes=passes, round=run.round)
-        if self._foresight.exceeded(run, run.bill_after([entry], 0), "scoring ahead") is None:
+        if self._foresight.exceeded(run, self._foresight.after_scoring(run, size), "scoring ahead") is None:
             effects = score_ahead(run, candidates=self.candidates, strategy=self.query, size=size)
             run.commit("label", **effects)
 

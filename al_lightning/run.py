@@ -210,9 +210,8 @@ class Run:
         own = self.pool.label_costs is not None
         return {**asdict(self.prices), "val_labels": self.pool.val_labels, "label_costs": own}
 
-    @property
-    def score_cost(self) -> float | None:
-        """FLOPs of inferring a record / FLOPs that the declared recipe spends on a label; None while unknown.
+    def score_cost(self, passes: int) -> float | None:
+        """FLOPs of so many passes over a record / FLOPs the declared recipe spends on a label; None while unknown.
 
         Before the first scoring a forward pass counts as a third of a training pass.
         """
@@ -220,7 +219,7 @@ class Run:
         records = self._recipe(labels) if labels else None
         if not train or not records:
             return None
-        return self.flops.per_record.get("forward", train / 3) * labels / (records * train)
+        return self.flops.per_record.get("forward", train / 3) * labels / (records * train) * passes
 
     @property
     def history(self) -> History:

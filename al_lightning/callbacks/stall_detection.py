@@ -170,8 +170,7 @@ class StallDetection(RoundCallback):
         reason = None
         if self.rounds is not None:
             assert not isinstance(self.reference, str)
-            fresh_from = max((i for i, r in enumerate(history.rounds) if r.restarted), default=0)
-            values = [r.metrics[self.monitor] for r in history.rounds[fresh_from:] if self.monitor in r.metrics]
+            values = [r.metrics[self.monitor] for r in history.since_restart if self.monitor in r.metrics]
             reason = self._reason(values, self.reference, self.rounds, "rounds")
         if reason is None and self.accuracy is not None:
             if history.rounds and self.accuracy not in history.rounds[-1].metrics:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from al_lightning.callbacks.meter import Meter
+from al_lightning.callbacks.stall_detection import chance_level
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import UnknownMonitor
 from al_lightning.fit_plan import load, reinitialise, snapshot
@@ -141,5 +142,4 @@ def _chance(pool: PoolDataModule, positions: list[int]) -> float:
     """Share of the commonest class; 0 where a task has no classes to count."""
     if pool.task not in COMPARED:
         return 0.0
-    targets = np.array([int(pool.items.target(pool.val_data[i])) for i in positions])
-    return float(np.unique(targets, return_counts=True)[1].max() / len(targets))
+    return chance_level([int(pool.items.target(pool.val_data[i])) for i in positions], "max")

@@ -75,8 +75,16 @@ class Foresight:
         unlabelled, before = len(run.pool.unlabelled), [r.candidates for r in run.saved.rounds if r.round > 1]
         if before:
             return min(unlabelled, max(before))
-        price = None if run.score_cost is None else run.score_cost * self.query.passes
-        return self.candidates.count(unlabelled=unlabelled, size=size, price=price)
+        return self._count(run, size)
+
+    def _count(self, run: Run, size: int) -> int:
+        price = run.score_cost(self.query.passes)
+        return self.candidates.count(unlabelled=len(run.pool.unlabelled), size=size, price=price)
+
+    def after_scoring(self, run: Run, size: int) -> Bill:
+        """The bill after scoring the candidates of a query of this size, and nothing else."""
+        entry = run.measured.inference("score", self._count(run, size), passes=self.query.passes, round=run.round)
+        return run.bill_after([entry], 0)
 
     def _final(self, run: Run, plan: FitPlan, labelled: int) -> list[Entry]:
         before, round = run.saved.rounds[-1].labelled, run.round

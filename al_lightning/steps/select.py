@@ -34,22 +34,13 @@ def select(
         size: how many.
         predict: whether the model answers the query first, for people to correct.
     """
-    features = Features(run)
-    price = run.score_cost
-    view = run.pool.view(
-        round=run.round, features=features, score_cost=None if price is None else price * strategy.passes
-    )
+    view = _view(run, strategy)
     effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0, "uncertainty": None}}
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}
     with Stopwatch.running() as watch:
         if candidates is not None:
-            ids, effects["meta"]["candidates"] = candidates.propose(
-                view=view,
-                size=size,
-                rng=generator(run.seed, run.round, "candidates"),
-                state=run.saved.meta.get("candidates", {}),
-            )
+            ids, effects["meta"]["candidates"] = _propose(run, view, candidates, size, "candidates")
         if strategy.needs_inference:
             reuse = bool(candidates and candidates.reuses_scores)
             ids, arrays = _infer(run, view, ids, strategy, size, reuse, effects)
@@ -75,23 +66,25 @@ def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, 
         strategy: scores them.
         size: of the next query.
     """
-    price = run.score_cost
-    view = run.pool.view(
-        round=run.round, features=Features(run), score_cost=None if price is None else price * strategy.passes
-    )
     # What the selector remembers of its rounds is not moved on: this is none.
-    ids, _ = candidates.propose(
-        view=view,
-        size=size,
-        rng=generator(run.seed, run.round, "ahead"),
-        state=run.saved.meta.get("candidates", {}),
-    )
+    ids, _ = _propose(run, _view(run, strategy), candidates, size, "ahead")
     if not len(ids):
         return {"meta": {"scored_ahead": run.round}}
     found = run.ask(ids, Question.of(strategy, seed=number(run.seed, run.round, "ahead")), phase="score")
     run.pool.state.record_scores(found.ids, found.arrays["score"], run.round - 1)
     files = {"scores": _write_scores(run, f"scores-{run.round:03d}-ahead.npz")}
     return {"meta": {"scored_ahead": run.round}, "files": files}
+
+
+def _view(run: Run, strategy: Strategy) -> PoolView:
+    return run.pool.view(round=run.round, features=Features(run), score_cost=run.score_cost(strategy.passes))
+
+
+def _propose(
+    run: Run, view: PoolView, candidates: CandidateSelector, size: int, purpose: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    rng = generator(run.seed, run.round, purpose)
+    return candidates.propose(view=view, size=size, rng=rng, state=run.saved.meta.get("candidates", {}))
 
 
 def _write_scores(run: Run, name: str) -> str:

@@ -109,8 +109,7 @@ def false_start(history: History, monitor: str, *, min_delta: float, agreement: 
     Raises:
         ValueError: what is monitored is no accuracy.
     """
-    begun = max((i for i, r in enumerate(history.rounds) if r.restarted), default=0)
-    rounds = [r for r in history.rounds[begun:] if monitor in r.metrics]
+    rounds = [r for r in history.since_restart if monitor in r.metrics]
     values = [r.metrics[monitor] for r in rounds]
     known = [v for v in values if math.isfinite(v)]
     wrong = [v for v in known if not 0 <= v <= 1]
