@@ -183,15 +183,22 @@ def records_of(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put all modules in eval mode, and those that were not back afterwards."""
-    training = [m for m in model.modules() if m.training]
-    model.eval()
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Leave every module in the mode, training or eval, that it had: Lightning's fit trains in the modes it finds."""
+    before = [(m, m.training) for m in model.modules()]
     try:
         yield
     finally:
-        for m in training:
-            m.training = True
+        for m, training in before:
+            m.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put all modules in eval mode, and those that were not back afterwards."""
+    with modes_kept(model):
+        model.eval()
+        yield
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
-from al_lightning.fit_plan import FitPolicy, load, snapshot
+from al_lightning.fit_plan import FitPolicy, load, modes_kept, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
@@ -191,8 +191,12 @@ class ActiveLearner:
             self._restart(run, outcome.stalled, outcome.entries)
             return
         record = keep(run, plan, outcome, step="decide", forecast=self._forecast(run), reports=self._reports)
+        self._show(record, run.model)
+
+    def _show(self, record: RoundRecord, model: L.LightningModule) -> None:
         if self.on_round is not None:
-            self.on_round(record, run.model)
+            with modes_kept(model):  # it may well evaluate
+                self.on_round(record, model)
 
     def _decide(self, run: Run) -> None:
         if self.stall is not None:
@@ -223,8 +227,7 @@ class ActiveLearner:
         cut = remedied(run, cut)
         outcome = train(run, cut, stall=None)
         record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
-        if self.on_round is not None:
-            self.on_round(record, run.model)
+        self._show(record, run.model)
 
     def _score_ahead(self, run: Run) -> None:
         history = run.history

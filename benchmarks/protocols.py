@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from al_lightning.cli.problems import Classifier
 from benchmarks import data
 from benchmarks.common import RESULTS
 from benchmarks.pretrained import SentenceClassifier, tokens
+from benchmarks.resnet import ResNet18
 
 TAIL = 50
 """How many times more records than the rarest the most frequent class of the long-tail protocol has."""
@@ -120,6 +121,7 @@ class Protocol:
         recipe: name of the recipe's results, where it is another protocol's.
         eval_batch: records of a batch that is scored; what is fastest on a core, for every method alike.
         features: seed -> a vector per record to label, for distances and clusters; None: the records themselves.
+        trainer: further settings of the Trainer, for every method alike.
     """
 
     arrays: Callable[[int], Arrays]
@@ -130,6 +132,7 @@ class Protocol:
     recipe: str | None = None
     eval_batch: int = 512
     features: Callable[[int], np.ndarray] | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def letter_model(**settings: Any) -> Classifier:
@@ -160,6 +163,16 @@ PROTOCOLS = {
         step=200,
         eval_batch=64,
         features=lambda seed: _banking77().train.x.numpy(),
+        trainer={"accelerator": "auto"},
+    ),
+    "fashion-mnist-resnet18": Protocol(
+        fashion_mnist,
+        ResNet18,
+        labels=6000,
+        first=300,
+        step=300,
+        eval_batch=1000,
+        trainer={"accelerator": "gpu", "precision": "bf16-mixed"},
     ),
     "long-tail": Protocol(long_tail, letter_model, labels=3200, first=200, step=200, recipe="letter"),
 }

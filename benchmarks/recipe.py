@@ -26,8 +26,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
 from math import ceil
@@ -76,6 +76,7 @@ class Problem:
         grid: the settings.
         seeds: of the finalists' runs.
         grid_seeds: of the grid's runs; none: every setting is a finalist.
+        trainer: further settings of the Trainer.
     """
 
     labels: int
@@ -84,6 +85,7 @@ class Problem:
     grid: tuple[Setting, ...]
     seeds: range = FINAL_SEEDS
     grid_seeds: range = GRID_SEEDS
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
     def steps(self, setting: Setting) -> int:
         """Optimiser steps of one training."""
@@ -110,7 +112,7 @@ def _of(name: str, grid: tuple[Setting, ...], seeds: range = FINAL_SEEDS, grid_s
         bought, held_out = order[: protocol.labels], order[protocol.labels :][:HELD_OUT]
         return TensorDataset(x[bought], y[bought]), TensorDataset(x[held_out], y[held_out])
 
-    return Problem(protocol.labels, random_labels, protocol.model, grid, seeds, grid_seeds)
+    return Problem(protocol.labels, random_labels, protocol.model, grid, seeds, grid_seeds, protocol.trainer)
 
 
 PROBLEMS = {
@@ -125,6 +127,12 @@ PROBLEMS = {
     "banking77": _of("banking77", _grid((4, 6, 8, 10, 15), (32, 64), (2e-3, 4e-3, 8e-3), SCHEDULES)),
     "fashion-mnist": _of("fashion-mnist", _grid((5, 8, 12), (32, 64), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
     "pretrained": _of("pretrained", _grid((3, 5), (32,), (2e-4, 4e-4, 8e-4), ("onecycle",)), range(20, 23), range(0)),
+    "fashion-mnist-resnet18": _of(
+        "fashion-mnist-resnet18",
+        _grid((4, 6, 9, 13), (64,), (1e-3, 2e-3, 4e-3), ("onecycle",)),
+        range(20, 23),
+        range(0),
+    ),
     # Five epochs at most: what the protocol is about is scoring.
     "inference-heavy": _of("inference-heavy", _grid((3, 4, 5), (16, 32), (2e-3, 4e-3), SCHEDULES), range(20, 26)),
 }
@@ -135,16 +143,18 @@ def train(problem: Problem, setting: Setting, seed: int) -> Row:
     records, held_out = problem.data(seed)
     L.seed_everything(seed, verbose=False)
     model = problem.model(learning_rate=setting.learning_rate, schedule=setting.schedule)
-    trainer = L.Trainer(max_epochs=setting.epochs, accelerator="cpu", barebones=True)
+    settings = {"accelerator": "cpu", **problem.trainer}
+    trainer = L.Trainer(max_epochs=setting.epochs, devices=1, barebones=True, **settings)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # nothing is logged or validated here: on purpose
         trainer.fit(model, DataLoader(records, setting.batch, shuffle=True))
     seconds = time.perf_counter() - start
     right = total = 0
+    model.to(trainer.strategy.root_device).eval()  # Lightning takes it back to the CPU
     with torch.inference_mode():
         for x, y in DataLoader(held_out, 512):
-            right += int((model.eval()(x).argmax(dim=1) == y).sum())
+            right += int((model(x.to(model.device)).argmax(dim=1).cpu() == y).sum())
             total += len(y)
     return {**asdict(setting), "seed": seed, "accuracy": round(100 * right / total, 4), "seconds": round(seconds, 3)}
 

@@ -36,12 +36,18 @@ from al_lightning.cli.paths import config_dir
 from al_lightning.features.source import RawInputs
 from al_lightning.history import RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.report.environment import environment
 from benchmarks.common import RESULTS, UNFINISHED, claim, paired, write_results
 from benchmarks.protocols import PROTOCOLS, pool_and_test, recipe
 
 Row = dict[str, Any]
 
-SEEDS = {"letter": range(100, 120), "banking77": range(100, 120), "pretrained": range(100, 103)}
+SEEDS = {
+    "letter": range(100, 120),
+    "banking77": range(100, 120),
+    "pretrained": range(100, 103),
+    "fashion-mnist-resnet18": range(100, 103),
+}
 """Seeds of the claims; none was looked at while anything was chosen."""
 FEW_SEEDS = range(100, 105)
 EQUAL = -0.5
@@ -174,7 +180,7 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
             "learning_rate": chosen["learning_rate"],
             "schedule": chosen["schedule"],
         }
-        cfg.trainer.max_epochs = chosen["epochs"]
+        cfg.trainer.update(max_epochs=chosen["epochs"], **PROTOCOLS[name].trainer)
         cfg.trainer.callbacks = []  # nothing is validated
         if cfg.round_size._target_ == "al_lightning.Fixed" and cfg.round_size.size != scale.labels:
             cfg.round_size = {"_target_": "al_lightning.Fixed", "size": scale.step, "first": scale.first}
@@ -241,6 +247,7 @@ def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Ro
         **{key: bill[key] for key in taken},
         "phases": {phase: line["flops"] for phase, line in bill["phases"].items()},
         **({"curve": curve} if curve else {}),
+        "environment": environment(),
     }
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(row))
@@ -262,8 +269,11 @@ def quality(trained: L.LightningModule, name: str, seed: int) -> Row:
     _, test = pool_and_test(name, seed)
     x, y = test.tensors
     with isolate_rng():
-        trained.eval()
-        predicted = torch.cat([trained(part).argmax(dim=1) for part in x.split(1024)])
+        chosen = PROTOCOLS[name].trainer.get("accelerator")
+        device = torch.device("cuda" if chosen == "gpu" or (chosen == "auto" and torch.cuda.is_available()) else "cpu")
+        trained.to(device).eval()
+        predicted = torch.cat([trained(part.to(device)).argmax(dim=1).cpu() for part in x.split(1024)])
+        trained.cpu()  # as the Trainer left it
     kinds = int(y.max()) + 1
     right = torch.bincount(y[predicted == y], minlength=kinds).double()
     there, said = (torch.bincount(v, minlength=kinds).double() for v in (y, predicted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def quiet(**kwargs: Any) -> L.Trainer:
     """A Trainer that prints nothing and writes nothing unless told to."""
     settings: dict[str, Any] = {
         "max_epochs": 2,
-        "accelerator": "cpu",
+        "accelerator": os.environ.get("ACCELERATOR", "cpu"),  # ACCELERATOR=gpu make test
         "devices": 1,
         "logger": False,
         "enable_checkpointing": False,

@@ -114,3 +114,22 @@ def test_a_learning_rate_scheduler_on_a_metric_and_gradient_accumulation_work(tm
     result = learner(tmp_path, trainer).fit(Plateau(), datamodule=pool_of())
     assert [r.epochs for r in result.history] == [2, 2, 2]
     assert result.bill.lines["train"].records == 2 * (12 + 18 + 24)
+
+
+class Watched(Net):
+    """Notes, as a fit starts, whether all of it is in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.started = nn.Dropout(0.5), list[bool]()
+
+    def on_train_start(self) -> None:
+        self.started.append(all(module.training for module in self.modules()))
+
+
+def test_a_model_that_is_evaluated_after_a_round_trains_on_in_training_mode(tmp_path: Path) -> None:
+    model = Watched()
+    learner(tmp_path, fit=WarmStart("reset", final="initial"), on_round=lambda record, module: module.eval()).fit(
+        model, datamodule=pool_of()
+    )
+    assert model.started == [True] * 3  # the last round's labels are the final fit's
