@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from al_lightning.query.base import SampledStrategy
-from al_lightning.query.entropy import entropy_score
+from al_lightning.query.entropy import entropy_of_rows
+from al_lightning.query.rows import LARGE, by_rows
 
 
 def bald_score(samples: Iterable[Tensor]) -> Tensor:
@@ -26,12 +27,16 @@ def bald_score(samples: Iterable[Tensor]) -> Tensor:
     """
     answers, count = iter(samples), 1
     total = next(answers).clone()
-    entropies = entropy_score(total)
+    entropies = _entropies(total)
     for probabilities in answers:
         total += probabilities
-        entropies += entropy_score(probabilities)
+        entropies += _entropies(probabilities)
         count += 1
-    return (entropy_score(total.div_(count)) - entropies.div_(count)).clamp_(min=0)
+    return (_entropies(total.div_(count)) - entropies.div_(count)).clamp_(min=0)
+
+
+def _entropies(probabilities: Tensor) -> Tensor:
+    return by_rows(entropy_of_rows, probabilities, LARGE)  # one answer is in memory anyway
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def least_confidence_score(probabilities: Tensor) -> Tensor:
     Returns:
         ``(...,)`` in ``[0, 1 - 1/C]``, higher is more worth labelling.
     """
-    return 1 - probabilities.amax(dim=-1)
+    return probabilities.amax(dim=-1).neg_().add_(1)
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 17
-"""Numbers in a block: 512 KiB of float32."""
+SMALL, LARGE = 1 << 17, 1 << 19
+"""Numbers in a block: half a MiB of float32; two MiB, where memory matters less than waits of threads for each other."""
 
 
-def by_rows(score: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
+def by_rows(score: Callable[[Tensor], Tensor], probabilities: Tensor, block: int = SMALL) -> Tensor:
     """Apply a function of rows to all of them, in blocks where they lie in main memory.
 
     Args:
         score: maps ``(rows, C)`` to ``(rows,)``.
         probabilities: ``(..., C)``.
+        block: numbers in a block.
 
     Returns:
         ``(...,)``.
     """
     rows = probabilities.reshape(-1, probabilities.shape[-1])
-    step = max(1, _BLOCK // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
+    step = max(1, block // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
     if len(rows) <= step:
         return score(rows).reshape(probabilities.shape[:-1])
     scores = torch.empty(len(rows), dtype=rows.dtype)

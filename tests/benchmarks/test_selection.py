@@ -25,7 +25,7 @@ from benchmarks.selection import (
     write_arrays,
 )
 
-MACHINE = {"bytes_per_second": 1e9, "flops_per_second": 1e10}
+MACHINE = {"bytes_per_second": 1e9, "flops_per_second": 1e10, "logs_per_second": 1e8}
 SMALL = Problem(n=400, size=20, labelled=30)
 
 
@@ -39,7 +39,13 @@ def row(library: str, seconds: float = 0.02, memory: int = 4 << 20, **extra: Any
 
 @pytest.mark.parametrize(
     ("work", "seconds"),
-    [(Work(bytes=2e9), 2.0), (Work(flops=2e10), 2.0), (Work(bytes=1e9, flops=3e10), 3.0), (Work(3e9, 1e10), 3.0)],
+    [
+        (Work(bytes=2e9), 2.0),
+        (Work(flops=2e10), 2.0),
+        (Work(logs=2e8), 2.0),
+        (Work(bytes=1e9, flops=3e10, logs=1e8), 3.0),
+        (Work(3e9, 1e10), 3.0),
+    ],
 )
 def test_the_roofline_is_the_larger_of_bytes_and_operations(work: Work, seconds: float) -> None:
     assert work.seconds(MACHINE) == pytest.approx(seconds)
@@ -138,6 +144,23 @@ def test_a_run_without_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert only["seconds"] > 0
     assert {c["name"]: c["holds"] for c in written["claims"]}["strategies_failed"]
     assert written["peers"] == []
+
+
+@pytest.mark.slow
+def test_what_is_not_measured_anew_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.selection.REPEATS", 1)
+    old = {"part": "strategy", **row(OURS, seconds=9.0), "strategy": "entropy", "n": 50_000}
+    scoring = {"part": "scoring", "case": "a", "plain": 3.0, "ours": 2.0}
+    stale = {"part": "strategy", **row(OURS, seconds=9.0)}
+    known = {"rows": [old, stale, scoring], "machine": dict.fromkeys(MACHINE, 1e20)}
+    written = json.loads(
+        run([case()], interpreters_in(None), scoring_records=0, folder=tmp_path, known=known).read_text()
+    )
+    assert [r["strategy"] for r in written["ratios"]] == ["entropy", "margin"]
+    assert old in written["rows"]
+    assert scoring in written["rows"]
+    assert stale not in written["rows"]
+    assert written["machine"] == known["machine"]
 
 
 def test_scoring_is_measured_on_both_sides() -> None:
