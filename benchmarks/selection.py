@@ -288,7 +288,7 @@ def agreement(case: Case, arrays: Path, picked: Iterable[int]) -> float | None:
 
 
 def measure_machine() -> dict[str, float]:
-    """Rates of this machine, the best of several tries: reading memory, multiplying matrices, logarithms in the cache."""
+    """Rates of this machine, the best of several tries: bytes read, products of matrices, logarithms in the cache."""
     torch.set_num_threads(THREADS)
     large, square, block = torch.ones(1 << 26), torch.randn(2048, 2048), torch.rand(1 << 17)
     out = torch.empty_like(block)

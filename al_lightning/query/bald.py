@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from al_lightning.query.base import SampledStrategy
 from al_lightning.query.entropy import entropy_of_rows
-from al_lightning.query.rows import LARGE, by_rows
+from al_lightning.query.rows import LARGE, blocks_of
 
 
 def bald_score(samples: Iterable[Tensor]) -> Tensor:
@@ -25,18 +26,20 @@ def bald_score(samples: Iterable[Tensor]) -> Tensor:
         ``(...,)`` in ``[0, ln C]``, higher is more worth labelling. Never below 0, as the mutual information is: what
         rounding leaves below it would otherwise order records that all have none.
     """
-    answers, count = iter(samples), 1
-    total = next(answers).clone()
-    entropies = _entropies(total)
-    for probabilities in answers:
-        total += probabilities
-        entropies += _entropies(probabilities)
+    count, total, entropies = 0, list[Tensor](), list[Tensor]()
+    for probabilities in samples:
+        shape = probabilities.shape
+        blocks = blocks_of(probabilities.reshape(-1, shape[-1]), LARGE)
+        if not count:
+            # As blocks too: one large array a call is what the heap of a long run has no hole for.
+            total, room = [torch.zeros_like(block) for block in blocks], torch.empty_like(blocks[0])
+            entropies = [torch.zeros_like(block[:, 0]) for block in blocks]
+        for block, mean, entropy in zip(blocks, total, entropies, strict=True):
+            mean += block
+            entropy += entropy_of_rows(block, room[: len(block)])
         count += 1
-    return (_entropies(total.div_(count)) - entropies.div_(count)).clamp_(min=0)
-
-
-def _entropies(probabilities: Tensor) -> Tensor:
-    return by_rows(entropy_of_rows, probabilities, LARGE)  # one answer is in memory anyway
+    gains = [entropy_of_rows(m.div_(count)) - e.div_(count) for m, e in zip(total, entropies, strict=True)]
+    return torch.cat(gains).clamp_(min=0).reshape(shape[:-1])
 
 
 @dataclass(frozen=True)

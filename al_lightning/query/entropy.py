@@ -23,10 +23,10 @@ def entropy_score(probabilities: Tensor) -> Tensor:
     return by_rows(entropy_of_rows, probabilities)
 
 
-def entropy_of_rows(rows: Tensor) -> Tensor:
-    """:func:`entropy_score` of few rows, ``(n, C)``: all of them at once."""
+def entropy_of_rows(rows: Tensor, room: Tensor | None = None) -> Tensor:
+    """:func:`entropy_score` of few rows ``(n, C)``, all of them at once; in ``room`` of that shape, if there is any."""
     # Four times as fast as torch.special.entr; p ln p comes out at 0 where p is 0.
-    return rows.clamp(min=torch.finfo(rows.dtype).tiny).log_().mul_(rows).sum(dim=-1).neg_()
+    return torch.clamp(rows, min=torch.finfo(rows.dtype).tiny, out=room).log_().mul_(rows).sum(dim=-1).neg_()
 
 
 @dataclass(frozen=True)

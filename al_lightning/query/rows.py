@@ -7,26 +7,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SMALL, LARGE = 1 << 17, 1 << 19
-"""Numbers in a block: half a MiB of float32; two MiB, where memory matters less than waits of threads for each other."""
+SMALL, LARGE = 1 << 16, 1 << 19
+"""Numbers in a block; 2 MiB of float32 where memory matters less than that threads wait for each other."""
 
 
-def by_rows(score: Callable[[Tensor], Tensor], probabilities: Tensor, block: int = SMALL) -> Tensor:
-    """Apply a function of rows to all of them, in blocks where they lie in main memory.
+def blocks_of(rows: Tensor, size: int = SMALL) -> tuple[Tensor, ...]:
+    """Views of ``(n, C)``, a block of rows each where they lie in main memory; all rows in one on other devices.
+
+    Args:
+        rows: ``(n, C)``.
+        size: numbers in a block.
+    """
+    return rows.split(max(1, size // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows)))
+
+
+def by_rows(score: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
+    """Apply a function of rows to all of them, block by block.
 
     Args:
         score: maps ``(rows, C)`` to ``(rows,)``.
         probabilities: ``(..., C)``.
-        block: numbers in a block.
 
     Returns:
         ``(...,)``.
     """
     rows = probabilities.reshape(-1, probabilities.shape[-1])
-    step = max(1, block // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
-    if len(rows) <= step:
+    blocks = blocks_of(rows)
+    if len(blocks) == 1:
         return score(rows).reshape(probabilities.shape[:-1])
     scores = torch.empty(len(rows), dtype=rows.dtype)
-    for start in range(0, len(rows), step):
-        scores[start : start + step] = score(rows[start : start + step])
+    for part, block in zip(scores.split(len(blocks[0])), blocks, strict=True):
+        part.copy_(score(block))
     return scores.reshape(probabilities.shape[:-1])
