@@ -36,7 +36,7 @@ from benchmarks.scoring import measure_scoring, throughput_ratios
 ROOT = Path(__file__).parents[1]
 THREADS = 2
 REPEATS = 7
-SLOW, LIMIT = 30.0, 600.0
+SLOW, LIMIT = 30.0, 120.0
 """Seconds after which a call is not repeated, and after which it is given up."""
 TINY = 0.005
 """Seconds of roofline below which its ratio is not claimed: what is fixed about a call counts for more."""
