@@ -97,7 +97,7 @@ class Listed:
         if not self.sizes:
             raise ValueError("Listed(sizes=[]): no round at all; allowed: one size or more.")
         for size in self.sizes:
-            _check_size(size, "Listed: size")
+            _check_size(size, "Listed: one of sizes")
 
     def __call__(self, history: History, /) -> int:
         return self.sizes[history.round] if history.round < len(self.sizes) else 0

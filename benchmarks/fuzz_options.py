@@ -1,24 +1,32 @@
-"""Wrong values for every option of ``al-lightning run``, through its composition: each must be refused by name."""
+"""Wrong values for every option of ``al-lightning run``, through its composition: each must be refused by name.
+
+    python -m benchmarks.fuzz_options
+
+Options are those of every file under ``conf/``, and the arguments of the library's parts that no file sets; not those of
+the Trainer and of loggers, which are other libraries' to refuse. A refusal has to name the option, the value and what is
+allowed.
+"""
 
 from __future__ import annotations
 
 import inspect
-import math
 import re
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from al_lightning.cli.build import build, register_resolvers
+from al_lightning.cli.build import be_quiet, build, compose_config, register_resolvers
 from al_lightning.cli.paths import config_dir
 from al_lightning.errors import ActiveLearningError
+from benchmarks.common import claim, write_results
 
 ALLOWED = re.compile(r"allowed|at least|or more|above|below|between|a share|a number|must|0 to 1|of ", re.IGNORECASE)
 _NUMBER = {"text": "abc", "list": "[1,2]", "part": "{a: 1}", "truth": "true", "negative": "-1", "nan": ".nan"}
@@ -32,6 +40,15 @@ _KINDS: dict[type, dict[str, str]] = {
 """Values that are wrong for an option, by what it holds; of a list, of numbers."""
 _NAMES = {"mode", "schedule", "kind", "remedy", "accelerator"}
 """Texts that are one of a few."""
+
+
+_RIGHT = {
+    ("freeze", "[abc]"),  # whether the model has such parameters is seen when there is a model
+    ("freeze", "[no_such]"),
+    ("address", "abc"),  # whether a cluster is there is seen when it is asked
+    ("reference", "7"),  # a level of any metric
+}
+"""Values that are not wrong as such."""
 
 
 class Option(NamedTuple):
@@ -50,9 +67,9 @@ def options() -> Iterator[Option]:
         yield Option("seed=0", name, 1, True)
     for path in sorted(conf.glob("*/*.yaml")):
         group, choice = path.parent.name, f"{path.parent.name}={path.stem}"
-        if group == "experiment":
+        if group in ("experiment", "trainer", "logger"):
             continue
-        part = compose("run", [choice]).get(group)
+        part = compose_config("run", [choice]).get(group)
         if part:
             yield from _leaves(OmegaConf.to_container(part, resolve=False), choice, group)
 
@@ -95,7 +112,7 @@ def answer(option: Option, value: str, folder: Path) -> tuple[str, str]:
     """What became of a value: ``refused`` and what was said, ``accepted``, or ``uncaught`` and what was raised."""
     override = f"{'' if option.given else '+'}{option.name}={value}"
     try:
-        cfg = compose("run", [option.choice, override, f"run_dir={folder}", *_small(option)])
+        cfg = compose_config("run", [option.choice, override, f"run_dir={folder}", *_small(option)])
         build(cfg)
     except (ActiveLearningError, HydraException, OmegaConfBaseException) as error:
         return "refused", str(error)
@@ -115,23 +132,40 @@ def named(option: Option, value: str, said: str) -> bool:
     return last in said and shown.lower() in said.lower() and ALLOWED.search(said) is not None
 
 
-def fuzz_options(folder: Path) -> dict[str, Any]:
-    """All of them; how many came out how."""
+def fuzz_options(folder: Path) -> list[dict[str, Any]]:
+    """A row per option and wrong value: what came of it, and what was said.
+
+    Args:
+        folder: of the runs that are not refused.
+    """
+    rows = []
+    for option in options():
+        for value in wrong_values(option):
+            if (option.name.rsplit(".", 1)[-1], value) in _RIGHT:
+                continue
+            outcome, said = answer(option, value, folder)
+            if outcome == "refused" and not named(option, value, said):
+                outcome = "unnamed"
+            rows.append({"choice": option.choice, "option": option.name, "value": value, "outcome": outcome})
+            if outcome != "refused":
+                rows[-1]["said"] = said[-300:]
+    return rows
+
+
+def main() -> int:
+    """Command line."""
+    be_quiet()
     register_resolvers()
-    counts: Counter[str] = Counter()
-    failures = []
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        for option in options():
-            for value in wrong_values(option):
-                what, said = answer(option, value, folder)
-                if what == "refused" and not named(option, value, said):
-                    what = "unnamed"
-                counts[what] += 1
-                if what != "refused":
-                    failures.append({"what": what, "option": option.name, "choice": option.choice, "value": value,
-                                     "why": said[-300:]})  # fmt: skip
-    return {"case": "options", "inputs": counts.total(), **{k: counts[k] for k in ("refused", "accepted", "unnamed",
-            "uncaught")}, "failures": failures}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        rows = fuzz_options(Path(folder))
+    for row in rows:
+        if row["outcome"] != "refused":
+            print(row, file=sys.stderr)
+    counts = Counter(row["outcome"] for row in rows)
+    claims = [claim(outcome, counts[outcome], "==", 0) for outcome in ("uncaught", "accepted", "unnamed")]
+    print(write_results("fuzz_options", "python -m benchmarks.fuzz_options", rows, claims), dict(counts))
+    return 0 if all(c["holds"] for c in claims) else 1
 
 
-__all__ = ["DictConfig", "fuzz_options", "math"]
+if __name__ == "__main__":
+    sys.exit(main())

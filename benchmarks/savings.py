@@ -26,13 +26,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf, open_dict
 from torch.utils.flop_counter import FlopCounterMode
 
-from al_lightning.cli.build import be_quiet, build, register_resolvers
-from al_lightning.cli.paths import config_dir
+from al_lightning.cli.build import be_quiet, build, compose_config, register_resolvers
 from al_lightning.features.source import RawInputs
 from al_lightning.history import RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
@@ -163,9 +161,8 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
     """A run's configuration: the method's own, with the protocol's data, model and recipe put in."""
     chosen = recipe(name)
     register_resolvers()
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        common = ["logger=none", f"labels={scale.labels}", f"seed={seed}"]
-        cfg = compose("run", [*common, *scale.methods[method]])
+    common = ["logger=none", f"labels={scale.labels}", f"seed={seed}"]
+    cfg = compose_config("run", [*common, *scale.methods[method]])
     with open_dict(cfg):
         cfg.run_dir = str(folder)
         cfg.data = {

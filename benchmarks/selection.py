@@ -38,6 +38,8 @@ THREADS = 2
 REPEATS = 7
 SLOW, LIMIT = 30.0, 120.0
 """Seconds after which a call is not repeated, and after which it is given up."""
+CALM = 0.3
+"""Seconds before a call: threads of the library before spin for up to 0.2 seconds after their last work."""
 TINY = 0.005
 """Seconds of roofline below which its ratio is not claimed: what is fixed about a call counts for more."""
 RESOLUTION = 1 << 20
@@ -217,6 +219,7 @@ class Worker:
             self._ready = True
         if self.result:
             return
+        time.sleep(CALM)
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
@@ -434,7 +437,9 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="folder of the peers' environments; without it, ours alone")
-    parser.add_argument("--only", nargs="+", metavar="STRATEGY", help="these anew; the rest as in the results file")
+    parser.add_argument(
+        "--only", nargs="+", metavar="STRATEGY", help="these, or scoring, anew; the rest as in the results file"
+    )
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -443,7 +448,8 @@ def main() -> None:
         cases = [case for case in CASES if case.strategy in arguments.only]
         path = RESULTS / "selection.json"
         known = json.loads(path.read_text()) if path.exists() else None
-        print(run(cases, interpreters, scoring_records=0, known=known).read_text())
+        scoring = 30_000 if "scoring" in arguments.only else 0
+        print(run(cases, interpreters, scoring_records=scoring, known=known).read_text())
     else:
         print(run(CASES, interpreters).read_text())
 

@@ -121,6 +121,9 @@ class WarmStart(RoundCallback):
                 )
         if self.replay < 0:
             raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")
+        for name in ("shrink", "perturb"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"WarmStart({name}={getattr(self, name)}): a factor of weights, allowed: 0 or more.")
         if self.distill is not None and not (self.distill > 0 and self.mode == "resume" and self.replay > 0):
             raise ValueError(
                 f"WarmStart(distill={self.distill}): a number above 0; it looks at replayed records, so it needs "

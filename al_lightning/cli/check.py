@@ -5,6 +5,7 @@ The parts say it themselves, in the type hints of their arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import types
@@ -61,8 +62,10 @@ def check(node: Any, option: str) -> None:
 
 def _hints(target: Any) -> tuple[dict[str, Any], bool]:
     parameters = inspect.signature(target).parameters.values()
+    # A dataclass inherits fields whose hints are names of the module that its parent stands in.
+    owner = target.__init__ if inspect.isclass(target) and not dataclasses.is_dataclass(target) else target
     try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = typing.get_type_hints(owner)
     except NameError:  # of a library that imports them for type checkers only
         hints = {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -18,6 +18,8 @@ def digits_pool(seed: int, batch_size: int) -> PoolDataModule:
         seed: of the split.
         batch_size: of training.
     """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: of a split, allowed: 0 to 2**32 - 1.")
     train, val, test = digits(seed)
     return PoolDataModule(
         train,

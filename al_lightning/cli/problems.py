@@ -69,7 +69,7 @@ class Classifier(L.LightningModule):
         label_smoothing: of the training loss.
 
     Raises:
-        ValueError: a schedule that is not one of them.
+        ValueError: a schedule that is not one of them, or a number out of range.
     """
 
     fused: bool | None = None
@@ -88,6 +88,14 @@ class Classifier(L.LightningModule):
         super().__init__()
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule is {schedule!r}; allowed: {', '.join(SCHEDULES)}.")
+        for name, value in (("in_features", in_features), ("classes", classes), ("hidden", min(hidden, default=1))):
+            if value < 1:
+                raise ValueError(f"{name}={value}: a width, allowed: 1 or more.")
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: allowed: 0 or more.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing}: a share, allowed: 0 <= label_smoothing < 1.")
         hidden = tuple(hidden)  # Hydra's ListConfig must not reach the checkpoint
         self.save_hyperparameters(logger=False)
         self.learning_rate, self.weight_decay, self.schedule = learning_rate, weight_decay, schedule

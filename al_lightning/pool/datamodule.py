@@ -52,8 +52,8 @@ class PoolDataModule(L.LightningDataModule):
         loader: further ``DataLoader`` settings, for example ``{"num_workers": 4}``.
 
     Raises:
-        PoolError: a dataset without length, items no label can be attached to, mismatched lengths, or label costs that
-            are no prices.
+        PoolError: a dataset without length, items no label can be attached to, mismatched lengths, label costs that
+            are no prices, or an empty batch.
     """
 
     def __init__(
@@ -82,6 +82,9 @@ class PoolDataModule(L.LightningDataModule):
         self.features = features
         self.label_costs = None if label_costs is None else checked_costs(label_costs)
         self.keys = keys
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size is not None and size < 1:
+                raise PoolError(f"PoolDataModule({name}={size}): records of a batch, allowed: 1 or more.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size: int | None = None  # smaller than that, once memory had no room for it

@@ -151,6 +151,8 @@ class LabelStudioOracle:
         check_classes(self.classes)
         if not self.url.startswith(("http://", "https://")) or "@" in self.url:
             raise ValueError("LabelStudioOracle(url=...): http://host or https://host, with no user or token in it.")
+        if self.project < 1:
+            raise ValueError(f"LabelStudioOracle(project={self.project}): a project's number, allowed: 1 or more.")
         if self.annotators < 1:
             raise ValueError(f"LabelStudioOracle(annotators={self.annotators}): at least 1 has to answer a record.")
 

@@ -65,8 +65,10 @@ def _typical(rows: np.ndarray, count: int, neighbours: int, rng: np.random.Gener
         mean = np.where(counted, distance, 0).sum(axis=1) / max(k, 1)
         mean[picked] = np.inf
         finalists = np.lexsort((rng.random(m), mean))[: min(_FINALISTS, m - len(picked))]
-        exact = [np.linalg.norm(rows[who[i, counted[i]]] - rows[i], axis=1).sum() for i in finalists]
-        picked.append(int(rng.choice(finalists[np.asarray(exact) == np.min(exact)])))
+        first = np.argsort(~counted[finalists], axis=1, kind="stable")[:, :k]
+        apart = rows[np.take_along_axis(who[finalists], first, axis=1)] - rows[finalists][:, None]
+        exact = np.sqrt(np.einsum("fkd,fkd->fk", apart, apart)).sum(axis=1)
+        picked.append(int(rng.choice(finalists[exact == exact.min()])))
         alive &= who != picked[-1]
     return picked
 

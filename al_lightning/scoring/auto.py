@@ -32,6 +32,12 @@ class AutoScorer:
     every_rank: ClassVar[bool] = False
     verdict: Distributing | None = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"AutoScorer(workers={self.workers}): allowed: 1 or more.")
+        if not self.discount > 0:
+            raise ValueError(f"AutoScorer(discount={self.discount}): a ratio of prices, allowed: above 0.")
+
     def run(self, request: Request) -> Answers:
         """Ask there or here, see :class:`~al_lightning.scoring.question.Scorer`.
 
