@@ -2,9 +2,8 @@
 
     python -m benchmarks.fuzz_options
 
-Options are those of every file under ``conf/``, and the arguments of the library's parts that no file sets; not those
-of the Trainer and of loggers, which are other libraries' to refuse. A refusal has to name the option, the value and what
-is allowed.
+Options are those of every file under ``conf/``, and arguments of the library's parts that no file sets. Those of the
+Trainer and of loggers are other libraries' to refuse. A refusal has to name the option, the value and what is allowed.
 """
 
 from __future__ import annotations
