@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -22,8 +22,6 @@ from benchmarks.resnet import ResNet18
 
 TAIL = 50
 """How many times more records than the rarest the most frequent class of the long-tail protocol has."""
-NOISE = 0.6
-"""Share of the pool whose labels are shuffled, in protocols whose labels carry little to select by."""
 
 # Read once a process, whatever the seed.
 _letter, _banking77, _fashion_mnist = cache(data.letter), cache(data.banking77), cache(data.fashion_mnist)
@@ -106,10 +104,10 @@ def goemotions(seed: int) -> Arrays:
     return _part(_official(_goemotions()), 16_000, seed)
 
 
-def noisy(arrays: Callable[[int], Arrays], seed: int) -> Arrays:
+def noisy(arrays: Callable[[int], Arrays], share: float, seed: int) -> Arrays:
     """The same records, a share of whose labels are shuffled among themselves; the test part is clean."""
     whole, rng = arrays(seed), np.random.default_rng([seed, 2])
-    ids = rng.permutation(len(whole.y))[: round(NOISE * len(whole.y))]
+    ids = rng.permutation(len(whole.y))[: round(share * len(whole.y))]
     y = whole.y.clone()
     y[torch.from_numpy(ids)] = whole.y[torch.from_numpy(rng.permutation(ids))]
     return whole._replace(y=y)
@@ -241,11 +239,6 @@ FOR_VERDICTS = {
     "digits": Protocol(digits_pool, digits_model, labels=400, first=40, step=40),
     "adult": Protocol(adult, adult_model, labels=1600, first=160, step=160, recipe="banking77"),
     "goemotions": Protocol(goemotions, goemotions_model, labels=3000, first=300, step=300, recipe="banking77"),
-    "letter-noisy": Protocol(partial(noisy, letter), letter_model, labels=2000, first=200, step=200, recipe="letter"),
-    "banking77-noisy": Protocol(
-        partial(noisy, banking77), banking77_model, labels=2500, first=250, step=250, recipe="banking77"
-    ),
-    "adult-noisy": Protocol(partial(noisy, adult), adult_model, labels=1600, first=160, step=160, recipe="banking77"),
     "letter-small": Protocol(
         partial(small, letter, 1760), letter_model, labels=1600, first=160, step=160, recipe="letter"
     ),
@@ -253,6 +246,14 @@ FOR_VERDICTS = {
         partial(small, banking77, 2200), banking77_model, labels=2000, first=200, step=200, recipe="banking77"
     ),
 }
+_DISTURBED = {
+    "letter": Protocol(letter, letter_model, labels=2000, first=200, step=200, recipe="letter"),
+    "banking77": Protocol(banking77, banking77_model, labels=2500, first=250, step=250, recipe="banking77"),
+    "adult": FOR_VERDICTS["adult"],
+}
+for _about, _share in (("noisy", 0.6), ("shuffled", 1.0)):
+    for _name, _clean in _DISTURBED.items():
+        FOR_VERDICTS[f"{_name}-{_about}"] = replace(_clean, arrays=partial(noisy, _clean.arrays, _share))
 PROTOCOLS |= FOR_VERDICTS
 
 
@@ -266,7 +267,9 @@ _SOURCES = {
 
 def source_of(name: str) -> str:
     """The data set that a protocol's records are from."""
-    return _SOURCES.get(name, name.removesuffix("-noisy").removesuffix("-small"))
+    if name in FOR_VERDICTS:
+        return name.split("-")[0]
+    return _SOURCES.get(name, name)
 
 
 def recipe(name: str) -> dict[str, Any]:
