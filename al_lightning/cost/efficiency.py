@@ -34,6 +34,21 @@ def growing(rounds: int, growth: float) -> list[float]:
     return shares
 
 
+def whole_sizes(labels: int, shares: Sequence[float]) -> list[int]:
+    """Shares as labels per round, each one or more, in whole numbers that add up.
+
+    Args:
+        labels: all of them, one per round at least.
+        shares: after each round, ascending to 1.
+    """
+    after, sizes = 0, []
+    for left, share in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
+        to = min(max(after + 1, round(share * labels)), labels - left)
+        sizes.append(to - after)
+        after = to
+    return sizes
+
+
 class Observation(NamedTuple):
     """What runs have shown of a schedule.
 

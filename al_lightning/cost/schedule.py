@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from al_lightning.cost.efficiency import Efficiency, growing
+from al_lightning.cost.efficiency import Efficiency, growing, whole_sizes
 from al_lightning.cost.planner import Plan, Way, plan
 from al_lightning.cost.project import BadProject, Project
 
@@ -40,21 +39,6 @@ class Schedule:
     def money(self) -> float:
         """All-in."""
         return self.plan.money
-
-
-def whole_sizes(labels: int, shares: Sequence[float]) -> list[int]:
-    """Shares as labels per round, each one or more, in whole numbers that add up.
-
-    Args:
-        labels: all of them, one per round at least.
-        shares: after each round, ascending to 1.
-    """
-    after, sizes = 0, []
-    for left, share in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
-        to = min(max(after + 1, round(share * labels)), labels - left)
-        sizes.append(to - after)
-        after = to
-    return sizes
 
 
 def schedule(project: Project, way: Way, efficiency: Efficiency, rounds: int, growth: float = 1.0) -> Schedule | None:
