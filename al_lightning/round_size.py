@@ -190,11 +190,12 @@ class Planned:
     def _sizes(self, history: History, rounds: int, growth: float) -> list[int]:
         """So many further rounds that make the model good enough; none where the labels there are do."""
         have, total = history.labelled, self.labels
+        taken = min(1.0, self.labels / history.pool_size)
         past = [record.labelled for record in history.rounds if record.labelled < have]
         for _ in range(20):  # more labels make the rounds before them a smaller part
             missing = max(0, total - have)
             after = [*past, have, *(have + missing * share for share in growing(rounds, growth))]
-            needed = self.efficiency.needed(self.labels, after, self.worth)
+            needed = self.efficiency.needed(self.labels, after, self.worth, taken)
             if needed == total:
                 break
             total = needed

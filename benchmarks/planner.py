@@ -1,4 +1,4 @@
-"""Does the plan come true? ``python -m benchmarks.planner``; parts: ``--part fast``, ``forecast``, ``schedule``.
+"""Does the plan come true? ``python -m benchmarks.planner``; parts: ``--part fast``, ``forecast``, ``schedule``, ``verdict``.
 
 - ``forecast``: what runs come to, foreseen after one round, against what they came to (benchmarks/forecasts.py).
 - ``fast``: the optimiser against brute force under the same model, a plan for a pool of a billion, what counting FLOPs
@@ -7,9 +7,10 @@
   and reset weights. What labels are worth is fitted to the other protocol's runs with seeds 0 to 2, rounds that grow
   among them; the claim is about seeds 3 to 5. Neither seed is one of the savings results' claims. Costs are at equal
   accuracy: money per label that small rounds would have needed.
+- ``verdict``: whether active learning is worth it, said and measured (benchmarks/verdicts.py).
 
-Rows of a part are kept under ``runs/benchmarks/planner`` and read when it is not run again; those of schedules are also
-read from the results file.
+Rows of a part are kept under ``runs/benchmarks/planner``. Where a part is not run again they are read there, else from
+the results file.
 """
 
 from __future__ import annotations
@@ -309,6 +310,7 @@ def claims_of(rows: Sequence[Row], worst: float) -> list[Row]:
         return max(statistics.mean(errors) for errors in runs.values())
 
     judged = [row for row in of("verdict") if row["kind"] == "judged"]
+    learnable = [row for row in judged if not row["dataset"].endswith("-shuffled")]
 
     return [
         claim("flops_error_max", error("flops"), "<=", 0.05),
@@ -320,6 +322,7 @@ def claims_of(rows: Sequence[Row], worst: float) -> list[Row]:
         claim("plan_1e9_ms", of("billion")[0]["ms"], "<=", 50.0),
         claim("flop_counting_overhead", max(row["more"] / row["seconds"] for row in of("counting")), "<=", 0.005),
         claim("verdict_accuracy", statistics.mean(row["right"] for row in judged), ">=", 0.9),
+        claim("verdict_accuracy_unless_shuffled", statistics.mean(row["right"] for row in learnable), ">=", 0.9),
         claim("verdict_data_sets", len({row["dataset"] for row in judged}), ">=", 10),
     ]
 

@@ -98,16 +98,20 @@ class Efficiency:
         picked = np.sum(np.diff(after) * after[:-1] ** self.maturity)
         return float(self.random + (1 - self.random) * picked)
 
-    def needed(self, labels: int, shares: Sequence[float], worth: float = 1.0) -> int:
+    def needed(self, labels: int, shares: Sequence[float], worth: float = 1.0, taken: float = 0.0) -> int:
         """Labels a schedule takes to be as good as ordinary active learning in :data:`REFERENCE_ROUNDS`.
+
+        Where that would label a share of the pool, any other way picks as large a share of the same records, by chance
+        alone, and those are worth as much: of a pool that is labelled almost whole, little is gained by choosing.
 
         Args:
             labels: of ordinary active learning.
             shares: labels after each round of the schedule, as shares of all.
             worth: of its labels for other reasons than its rounds.
+            taken: share of the pool that ``labels`` are.
         """
-        reference = self.worth(even(REFERENCE_ROUNDS))
-        return int(np.ceil(labels * reference / (self.worth(shares) * worth) - 1e-9))
+        beside = self.worth(shares) * worth / self.worth(even(REFERENCE_ROUNDS))
+        return int(np.ceil(labels / (taken + (1 - taken) * beside) - 1e-9))
 
     @classmethod
     def fit(cls, observations: Iterable[Observation]) -> Efficiency:
