@@ -1,4 +1,4 @@
-"""Does the plan come true? ``python -m benchmarks.planner``; parts: ``--part fast``, ``forecast``, ``schedule``, ``verdict``.
+"""Does the plan come true? ``python -m benchmarks.planner``; ``--part fast``, ``forecast``, ``schedule``, ``verdict``.
 
 - ``forecast``: what runs come to, foreseen after one round, against what they came to (benchmarks/forecasts.py).
 - ``fast``: the optimiser against brute force under the same model, a plan for a pool of a billion, what counting FLOPs
