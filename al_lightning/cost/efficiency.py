@@ -14,7 +14,8 @@ REFERENCE_ROUNDS = 20
 """Rounds of the ordinary active learning that a project's ``labels`` are counted in."""
 FRUGAL_WORTH = 0.86
 """What a label is worth under ``experiment=frugal``'s other levers, beside ordinary active learning in the same rounds:
-the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json)."""
+the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json, with a ResNet-18 at 0.66 since).
+"""
 
 
 def even(rounds: int) -> list[float]:
