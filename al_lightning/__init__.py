@@ -37,7 +37,7 @@ from al_lightning.query import (
     VariationRatio,
 )
 from al_lightning.result import Result
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
 from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.auto import AutoScorer
 from al_lightning.scoring.outputs import Outputs
@@ -91,6 +91,7 @@ __all__ = [
     "Outputs",
     "OverallUncertainty",
     "PerCost",
+    "Planned",
     "PoolCovered",
     "PoolDataModule",
     "Prices",

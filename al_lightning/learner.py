@@ -19,6 +19,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.bill import Bill
+from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
@@ -80,6 +81,8 @@ class ActiveLearner:
             that stops early declares none, and rho is None until ``recipe_epochs`` does.
         scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
             between two starts of a run.
+        energy: read around fits and scoring, for kWh on the bill: ``NvmlEnergy()`` or ``CodeCarbonEnergy()``; default:
+            energy is not measured.
         on_round: called after every fit with its record and the model, on every rank; not again for a round that was
             committed before a kill.
     """
@@ -101,6 +104,7 @@ class ActiveLearner:
         seed: int = 0,
         recipe_epochs: int | None = None,
         scoring: Scorer | None = None,
+        energy: EnergyMeter | None = None,
         on_round: OnRound | None = None,
     ) -> None:
         first = fresh_trainer(trainer)  # validates before anything is spent
@@ -114,6 +118,7 @@ class ActiveLearner:
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
         self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
+        self.energy = energy
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
@@ -305,6 +310,7 @@ class ActiveLearner:
             recipe=recipe,
             recipe_epochs=self.recipe.epochs,
             scoring=self.scoring,
+            energy=self.energy,
         )
         run.measures_coverage = coverage is not None
         try:

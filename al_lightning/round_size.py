@@ -11,6 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from al_lightning.candidates.base import CandidateSelector
+from al_lightning.candidates.whole import WholePool
+from al_lightning.cost.ahead import Measured
+from al_lightning.cost.bill import Line
+from al_lightning.cost.course import Course
+from al_lightning.cost.efficiency import Efficiency, growing, whole_sizes
+from al_lightning.fit_plan import FitPolicy
 from al_lightning.history import History
 
 
@@ -128,4 +135,90 @@ class Spread:
         return math.ceil(missing / max(1, self.rounds - history.round))
 
 
-__all__ = ["Doubling", "Fixed", "Growing", "Listed", "RoundSize", "Spread"]
+@dataclass(frozen=True)
+class Planned:
+    """The first of the cheapest rounds still to come, planned anew before every query from what the run has cost.
+
+    After a fit a record's FLOPs and seconds of training and of scoring are known, and so are the labels there are. Of
+    one to 24 further rounds, even or growing, each with as many labels as it takes, those are kept that cost the least
+    money for labels and compute together. No further round once the labels there are suffice.
+
+    Args:
+        labels: of ordinary active learning in twenty rounds, which says how good the model is to be (docs/bill.md).
+        first: labels in the first round; nothing is measured before it.
+        epochs: of the recipe, the Trainer's own.
+        fit: the learner's.
+        candidates: the learner's.
+        worth: of a label under them, beside one of ordinary active learning; 0.86 for ``experiment=frugal``.
+        efficiency: what larger rounds cost in labels.
+    """
+
+    labels: int
+    first: int
+    epochs: int
+    fit: FitPolicy
+    candidates: CandidateSelector = field(default_factory=WholePool)
+    worth: float = 1.0
+    efficiency: Efficiency = field(default_factory=Efficiency)
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "first", "epochs"):
+            _check_size(getattr(self, name), f"Planned: {name}")
+        if self.first > self.labels:
+            raise ValueError(f"Planned: first={self.first} of labels={self.labels}: allowed: no more than those.")
+        if not 0 < self.worth <= 1.5:
+            raise ValueError(f"Planned: worth={self.worth}: of a label beside another, allowed: above 0, to 1.5.")
+
+    def __call__(self, history: History, /) -> int:
+        measured = self._measured(history)
+        if measured is None:
+            return self.first
+        shapes = ((n, growth) for n in _AHEAD for growth in (1.0, 1.4) if n > 1 or growth == 1)
+        ways = [sizes for n, growth in shapes if (sizes := self._sizes(history, n, growth))]
+        return min(ways, key=lambda sizes: self._money(history, measured, sizes))[0] if ways else 0
+
+    def _measured(self, history: History) -> Measured | None:
+        """What a record costs; None before anything was trained."""
+        lines = history.bill.lines
+        train, score = lines.get("train", Line()), lines.get("score", Line())
+        if not history.rounds or not history.labelled or not train.records:
+            return None
+        full = train.flops / train.records, train.seconds / train.records
+        known = (score.flops / score.records, score.seconds / score.records) if score.records else None
+        return Measured.assumed(train=full, forward=known or (full[0] / 3, full[1] / 3), epochs=self.epochs)
+
+    def _sizes(self, history: History, rounds: int, growth: float) -> list[int]:
+        """So many further rounds that make the model good enough; none where the labels there are do."""
+        have, total = history.labelled, self.labels
+        taken = min(1.0, self.labels / history.pool_size)
+        past = [record.labelled for record in history.rounds if record.labelled < have]
+        for _ in range(20):  # more labels make the rounds before them a smaller part
+            missing = max(0, total - have)
+            after = [*past, have, *(have + missing * share for share in growing(rounds, growth))]
+            needed = self.efficiency.needed(self.labels, after, self.worth, taken)
+            if needed == total:
+                break
+            total = needed
+        missing = min(total - have, history.unlabelled)
+        return whole_sizes(missing, growing(rounds, growth)) if missing >= rounds else []
+
+    def _money(self, history: History, measured: Measured, sizes: Sequence[int]) -> float:
+        """What the run will have cost after these rounds, and the final fit."""
+        began = history.round
+
+        def size(then: History) -> int:
+            return sizes[then.round - began] if then.round - began < len(sizes) else 0
+
+        def reference(labels: int) -> Line:
+            n, cost = labels * self.epochs, measured.line(("train",))
+            return Line(records=n, flops=n * cost.flops, seconds=n * cost.seconds)
+
+        course = Course(size=size, policy=self.fit, candidates=self.candidates)
+        *_, last = course.rounds(history, measured, reference)
+        return last.bill.money
+
+
+_AHEAD = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+"""Further rounds that are looked at."""
+
+__all__ = ["Doubling", "Fixed", "Growing", "Listed", "Planned", "RoundSize", "Spread"]

@@ -17,6 +17,7 @@ import torch
 
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.energy import EnergyLedger, EnergyMeter
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
@@ -56,6 +57,7 @@ class Run:
         recipe: ``labels -> records`` one training with the declared recipe goes through, or None if unknown.
         recipe_epochs: epochs of that recipe, or None if unknown.
         scoring: who infers the pool; default: the Trainer.
+        energy: read around fits and scoring; None: energy is not measured.
 
     Raises:
         RunMismatch: the folder holds another configuration.
@@ -77,6 +79,7 @@ class Run:
         recipe: Callable[[int], int | None],
         recipe_epochs: int | None = None,
         scoring: Scorer | None = None,
+        energy: EnergyMeter | None = None,
     ) -> None:
         self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
         self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
@@ -90,9 +93,12 @@ class Run:
         self.cached: dict[str, Any] = {}
         self._files: dict[str, str] = {}
         self._about: dict[str, Any] = {}
+        self.energy = EnergyLedger(energy, ranks)
+        self.on_zero(self.energy.reading)  # one that cannot be read is refused before the folder is opened
         fingerprints = ranks.gather(pool.take_fingerprint())
         self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
         self.flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
+        self.energy.kwh.update(self.saved.meta.get("kwh", {}))
         if self.saved.step != "new":
             self._restore_pool()
         if any(f != fingerprints[0] for f in fingerprints):
@@ -131,6 +137,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of the folder."""
+        self.energy.close()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -193,6 +200,7 @@ class Run:
                 label_units=None if units is None else units + beside,
                 prices=self.prices,
                 reference=self._reference(train_rate, labels),
+                kwh=self.energy.kwh,
             )
         )
 
@@ -294,7 +302,9 @@ class Run:
             bill=self.bill,
         )
         if self.scoring.every_rank:
+            began = self.energy.reading()
             found = self.scoring.run(request)
+            self.energy.note(phase, began)
         else:
             found = self.on_zero(lambda: self.scoring.run(request))
             self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
@@ -327,6 +337,8 @@ class Run:
         entries = (*self.pending, *effects.pop("entries", ()))
         files = {**self._files, **effects.pop("files", {})}
         meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}
+        if self.energy.kwh:
+            meta["kwh"] = dict(self.energy.kwh)
         if self._about:
             meta["about"] = self.about
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill

@@ -1,4 +1,4 @@
-"""Does the plan come true? ``python -m benchmarks.planner``; parts: ``--part fast``, ``forecast``, ``schedule``.
+"""Does the plan come true? ``python -m benchmarks.planner``; ``--part fast``, ``forecast``, ``schedule``, ``verdict``.
 
 - ``forecast``: what runs come to, foreseen after one round, against what they came to (benchmarks/forecasts.py).
 - ``fast``: the optimiser against brute force under the same model, a plan for a pool of a billion, what counting FLOPs
@@ -7,9 +7,10 @@
   and reset weights. What labels are worth is fitted to the other protocol's runs with seeds 0 to 2, rounds that grow
   among them; the claim is about seeds 3 to 5. Neither seed is one of the savings results' claims. Costs are at equal
   accuracy: money per label that small rounds would have needed.
+- ``verdict``: whether active learning is worth it, said and measured (benchmarks/verdicts.py).
 
-Rows of a part are kept under ``runs/benchmarks/planner`` and read when it is not run again; those of schedules are also
-read from the results file.
+Rows of a part are kept under ``runs/benchmarks/planner``. Where a part is not run again they are read there, else from
+the results file.
 """
 
 from __future__ import annotations
@@ -29,14 +30,13 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 import lightning.pytorch as L
-import numpy as np
 from omegaconf import OmegaConf, open_dict
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import Staggered
 from al_lightning.cli.build import be_quiet, build
 from al_lightning.cost.architectures import architecture
-from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency, Observation, even
+from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.planner import Way, plan
 from al_lightning.cost.prices import Prices
@@ -45,14 +45,14 @@ from al_lightning.cost.schedule import LEAST_FIRST, best_schedule, growing, sche
 from al_lightning.history import RoundRecord
 from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.forecasts import RUNS, measure
-from benchmarks.protocols import PROTOCOLS, pool_and_test, recipe
+from benchmarks.protocols import pool_and_test, recipe
 from benchmarks.savings import Scale, configure, labels_to_match, quality
+from benchmarks.verdicts import verdicts
+from benchmarks.worth import CLAIM_SEEDS, GROWN, LEARN_SEEDS, RUN_ROUNDS, learnt_from, prior, small_rounds
 
 Row = dict[str, Any]
 FOLDER = UNFINISHED / "planner"
 SEEDS = range(3)
-LEARN_SEEDS, CLAIM_SEEDS = range(3), range(3, 6)
-"""Of schedules: what labels are worth is fitted to the first, the claim is about the second."""
 FRUGAL = Way(
     sizes=(),
     policy=WarmStart(
@@ -61,42 +61,8 @@ FRUGAL = Way(
     candidates=Staggered(0.3, spend=0.22),
     worth=FRUGAL_WORTH,
 )
-RUN_ROUNDS = {"letter": (1, 2, 3, 4, 6, 8, 12, 16), "banking77": (1, 2, 3, 4, 6, 8, 12, 20)}
-GROWN = {"letter": ((3, 2.0), (5, 1.8257), (9, 1.3529)), "banking77": ((3, 2.0), (4, 2.0), (9, 1.4))}
-"""Rounds that grow, and by how much, to learn from."""
 REGIMES = (0.01, 0.05, 0.2)
 """Money of one training on the labels / money of the labels."""
-
-
-# ---- what labels are worth --------------------------------------------------------------------------------------
-
-
-def observations() -> list[Observation]:
-    """What the savings results have shown of rounds, weights reset and the whole pool scored."""
-    found = []
-    for name in PROTOCOLS:
-        path = RESULTS / f"savings-{name}.json"
-        if not path.exists():
-            continue
-        summary = {row["method"]: row for row in json.loads(path.read_text())["summary"]}
-        base = summary["baseline"]
-        for method in ("random", "round_sizes_only"):
-            if method in summary:
-                row = summary[method]
-                worth = row["labels_to_match"] / base["labels_to_match"]
-                found.append(Observation(even(round(row["rounds"])), even(round(base["rounds"])), worth))
-    return found
-
-
-def frugal_worth(efficiency: Efficiency) -> dict[str, float]:
-    """What a label is worth under the preset's other levers, by protocol."""
-    found = {}
-    for path in sorted(RESULTS.glob("savings-*.json")):
-        summary = {row["method"]: row for row in json.loads(path.read_text())["summary"]}
-        ours, base = summary["frugal"], summary["baseline"]
-        rounds = efficiency.worth(even(round(ours["rounds"]))) / efficiency.worth(even(round(base["rounds"])))
-        found[path.stem.removeprefix("savings-")] = ours["labels_to_match"] / base["labels_to_match"] / rounds
-    return found
 
 
 # ---- fast -------------------------------------------------------------------------------------------------------
@@ -194,20 +160,6 @@ def forecast() -> list[Row]:
 # ---- schedules that are run -------------------------------------------------------------------------------------
 
 
-def learnt_from(rows: Sequence[Row], name: str) -> list[Observation]:
-    """What the schedules of a protocol have shown, beside its smallest rounds."""
-    mine = [row for row in rows if row["protocol"] == name and row["seed"] in LEARN_SEEDS]
-    shapes = [*((n, 1.0) for n in RUN_ROUNDS[name]), *GROWN[name]]
-    small = even(max(RUN_ROUNDS[name]))
-    points = small_rounds(mine)
-    found = []
-    for n, growth in shapes:
-        own = [row["accuracy"] for row in mine if (row["rounds"], row["growth"]) == (n, growth)]
-        matched = labels_to_match(points, statistics.mean(own))
-        found.append(Observation(growing(n, growth), small, matched / points[-1][0]))
-    return found
-
-
 def planned_shapes(rows: Sequence[Row], name: str) -> dict[float, tuple[int, float]]:
     """The planned number of rounds and their growth for each price of a training."""
     others = [o for other in RUN_ROUNDS if other != name for o in learnt_from(rows, other)]
@@ -277,13 +229,6 @@ def run_schedules() -> list[Row]:
     return rows
 
 
-def small_rounds(rows: Sequence[Row]) -> list[tuple[int, float]]:
-    """Labels and the mean accuracy of the smallest rounds, as a curve that does not fall."""
-    curves = [row["curve"] for row in rows if "curve" in row]
-    mean = np.mean([[value for _, value in curve] for curve in curves], axis=0)
-    return list(zip([n for n, _ in curves[0]], np.maximum.accumulate(mean).tolist(), strict=True))
-
-
 def costs(rows: Sequence[Row], name: str, regime: float) -> dict[tuple[int, float], float]:
     """Money of each schedule at equal accuracy, in labels of small rounds."""
     mine = [row for row in rows if row["protocol"] == name and row["seed"] in CLAIM_SEEDS]
@@ -319,18 +264,37 @@ def worst_schedule(rows: Sequence[Row]) -> tuple[float, list[Row]]:
 
 # ---- together ---------------------------------------------------------------------------------------------------
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"fast": fast, "forecast": forecast, "schedule": run_schedules}
+
+def verdict_rows() -> list[Row]:
+    """Whether active learning is worth it, said and measured."""
+    schedules = rows_of("schedule", again=False)
+    return verdicts(FRUGAL, lambda source: prior(schedules, without=source))
+
+
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "fast": fast,
+    "forecast": forecast,
+    "schedule": run_schedules,
+    "verdict": verdict_rows,
+}
+ROWS = {"fast": ("grid", "billion", "counting")}
+"""What the rows of a part are called, where not by its name."""
 
 
 def rows_of(part: str, again: bool) -> list[Row]:
-    """A part's rows, made or read."""
-    path = FOLDER / f"{part}.json"
-    if again or not path.exists():
-        made = PARTS[part]()
+    """A part's rows: made, or read where they were kept, else from the results file."""
+    path, results = FOLDER / f"{part}.json", RESULTS / "planner.json"
+    kept: list[Row] = []
+    if not again and path.exists():
+        kept = json.loads(path.read_text())
+    elif not again and results.exists():
+        names = ROWS.get(part, (part,))
+        kept = [row for row in json.loads(results.read_text())["rows"] if row["part"] in names]
+    if not kept:
+        kept = PARTS[part]()
         FOLDER.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made))
-    found: list[Row] = json.loads(path.read_text())
-    return found
+        path.write_text(json.dumps(kept))
+    return kept
 
 
 def claims_of(rows: Sequence[Row], worst: float) -> list[Row]:
@@ -345,6 +309,9 @@ def claims_of(rows: Sequence[Row], worst: float) -> list[Row]:
             runs.setdefault(row["run"], []).append(abs(row[f"{quantity}_foreseen"] / row[quantity] - 1))
         return max(statistics.mean(errors) for errors in runs.values())
 
+    judged = [row for row in of("verdict") if row["kind"] == "judged"]
+    learnable = [row for row in judged if not row["dataset"].endswith("-shuffled")]
+
     return [
         claim("flops_error_max", error("flops"), "<=", 0.05),
         claim("seconds_error_max", error("seconds"), "<=", 0.15),
@@ -354,6 +321,9 @@ def claims_of(rows: Sequence[Row], worst: float) -> list[Row]:
         claim("schedule_run_against_best_run", worst, "<=", 1.10),
         claim("plan_1e9_ms", of("billion")[0]["ms"], "<=", 50.0),
         claim("flop_counting_overhead", max(row["more"] / row["seconds"] for row in of("counting")), "<=", 0.005),
+        claim("verdict_accuracy", statistics.mean(row["right"] for row in judged), ">=", 0.9),
+        claim("verdict_accuracy_unless_shuffled", statistics.mean(row["right"] for row in learnable), ">=", 0.9),
+        claim("verdict_data_sets", len({row["dataset"] for row in judged}), ">=", 10),
     ]
 
 
@@ -370,10 +340,10 @@ def main() -> None:
         return
     rows = [row for part in PARTS for row in rows_of(part, again=False)]
     schedules = [row for row in rows if row["part"] == "schedule"]
-    efficiency = Efficiency.fit([*observations(), *(o for name in RUN_ROUNDS for o in learnt_from(schedules, name))])
+    efficiency, worth = prior(schedules)
     worst, table = worst_schedule(schedules)
     claims = claims_of(rows, worst)
-    fitted = {**vars(efficiency), "frugal_worth": frugal_worth(efficiency)}
+    fitted = {**vars(efficiency), "frugal_worth": worth}
     path = write_results("planner", "python -m benchmarks.planner", rows, claims, fitted=fitted, schedules=table)
     print(*claims, fitted, *table, path, sep="\n")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from al_lightning.cli.problems import Classifier
+from al_lightning.cli.problems import Classifier, digits
 from benchmarks import data
 from benchmarks.common import RESULTS
 from benchmarks.pretrained import SentenceClassifier, tokens
@@ -25,6 +25,7 @@ TAIL = 50
 
 # Read once a process, whatever the seed.
 _letter, _banking77, _fashion_mnist = cache(data.letter), cache(data.banking77), cache(data.fashion_mnist)
+_adult, _goemotions = cache(data.adult), cache(data.goemotions)
 
 
 class Arrays(NamedTuple):
@@ -87,6 +88,46 @@ def banking77_tokens(seed: int) -> Arrays:
     return _official(_banking77_tokens())
 
 
+def digits_pool(seed: int) -> Arrays:
+    """1,437 / 360 handwritten digits of 64 pixels, split by the seed."""
+    train, val, test = (part.tensors for part in digits(seed))
+    return Arrays(torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]]), *test)
+
+
+def adult(seed: int) -> Arrays:
+    """16,000 / 16,281 people, the pool drawn by the seed, standardised with its mean and deviation."""
+    return _standardised(_part(_official(_adult()), 16_000, seed))
+
+
+def goemotions(seed: int) -> Arrays:
+    """16,000 / 4,590 comments as WordLlama embeddings, the pool drawn by the seed."""
+    return _part(_official(_goemotions()), 16_000, seed)
+
+
+def noisy(arrays: Callable[[int], Arrays], share: float, seed: int) -> Arrays:
+    """The same records, a share of whose labels are shuffled among themselves; the test part is clean."""
+    whole, rng = arrays(seed), np.random.default_rng([seed, 2])
+    ids = rng.permutation(len(whole.y))[: round(share * len(whole.y))]
+    y = whole.y.clone()
+    y[torch.from_numpy(ids)] = whole.y[torch.from_numpy(rng.permutation(ids))]
+    return whole._replace(y=y)
+
+
+def small(arrays: Callable[[int], Arrays], size: int, seed: int) -> Arrays:
+    """A part of the records to label."""
+    return _part(arrays(seed), size, seed)
+
+
+def _part(whole: Arrays, size: int, seed: int) -> Arrays:
+    ids = torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(whole.y))[:size])
+    return whole._replace(x=whole.x[ids], y=whole.y[ids])
+
+
+def _standardised(whole: Arrays) -> Arrays:
+    mean, deviation = whole.x.mean(0), whole.x.std(0).clamp_min(1e-6)
+    return whole._replace(x=(whole.x - mean) / deviation, x_test=(whole.x_test - mean) / deviation)
+
+
 class ConvNet(Classifier):
     """Two convolutions and a hidden layer for 28x28 grey pictures, 56,714 parameters."""
 
@@ -145,6 +186,21 @@ def banking77_model(**settings: Any) -> Classifier:
     return Classifier(256, 77, hidden=(256,), label_smoothing=0.1, **settings)
 
 
+def digits_model(**settings: Any) -> Classifier:
+    """MLP 64-128-10."""
+    return Classifier(64, 10, **settings)
+
+
+def adult_model(**settings: Any) -> Classifier:
+    """MLP 108-64-2."""
+    return Classifier(_adult().train.x.shape[1], 2, hidden=(64,), label_smoothing=0.1, **settings)
+
+
+def goemotions_model(**settings: Any) -> Classifier:
+    """MLP 256-256-28."""
+    return Classifier(256, 28, hidden=(256,), label_smoothing=0.1, **settings)
+
+
 def pretrained_model(**settings: Any) -> L.LightningModule:
     """all-MiniLM-L6-v2 and a linear head for 77 classes."""
     return SentenceClassifier(77, **settings)
@@ -176,6 +232,44 @@ PROTOCOLS = {
     ),
     "long-tail": Protocol(long_tail, letter_model, labels=3200, first=200, step=200, recipe="letter"),
 }
+
+
+FOR_VERDICTS = {
+    # Of these no saving is claimed: they are what benchmarks/verdicts.py asks whether active learning is worth it on.
+    "digits": Protocol(digits_pool, digits_model, labels=400, first=40, step=40),
+    "adult": Protocol(adult, adult_model, labels=1600, first=160, step=160, recipe="banking77"),
+    "goemotions": Protocol(goemotions, goemotions_model, labels=3000, first=300, step=300, recipe="banking77"),
+    "letter-small": Protocol(
+        partial(small, letter, 1760), letter_model, labels=1600, first=160, step=160, recipe="letter"
+    ),
+    "banking77-small": Protocol(
+        partial(small, banking77, 2200), banking77_model, labels=2000, first=200, step=200, recipe="banking77"
+    ),
+}
+_DISTURBED = {
+    "letter": Protocol(letter, letter_model, labels=2000, first=200, step=200, recipe="letter"),
+    "banking77": Protocol(banking77, banking77_model, labels=2500, first=250, step=250, recipe="banking77"),
+    "adult": FOR_VERDICTS["adult"],
+}
+for _about, _share in (("noisy", 0.6), ("shuffled", 1.0)):
+    for _name, _clean in _DISTURBED.items():
+        FOR_VERDICTS[f"{_name}-{_about}"] = replace(_clean, arrays=partial(noisy, _clean.arrays, _share))
+PROTOCOLS |= FOR_VERDICTS
+
+
+_SOURCES = {
+    "long-tail": "letter",
+    "pretrained": "banking77",
+    "inference-heavy": "fashion-mnist",
+    "fashion-mnist-resnet18": "fashion-mnist",
+}
+
+
+def source_of(name: str) -> str:
+    """The data set that a protocol's records are from."""
+    if name in FOR_VERDICTS:
+        return name.split("-")[0]
+    return _SOURCES.get(name, name)
 
 
 def recipe(name: str) -> dict[str, Any]:

@@ -4,8 +4,12 @@ import dataclasses
 
 import pytest
 
-from al_lightning.history import History
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.prices import Prices
+from al_lightning.history import History, RoundRecord
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
+from tests.helpers import learner, net, pool_of
 
 
 def play(sizes, rounds, *, labelled=0, answered=1.0):
@@ -78,3 +82,60 @@ def test_spread_asks_again_for_what_was_refused_and_counts_what_was_there():
 def test_spread_needs_a_label_a_round(rounds):
     with pytest.raises(ValueError, match=rf"rounds={rounds}.*allowed: 1 to labels=10"):
         Spread(10, rounds=rounds)
+
+
+def after(labelled, *, seconds, hour=36.0, unlabelled=4000):
+    """A history after one fit of two epochs that took so many seconds."""
+    lines = {"train": Line(records=2 * labelled, flops=1e6, seconds=seconds)}
+    bill = Bill(lines=lines, labels=labelled, prices=Prices(label=1.0, hour=hour))
+    record = RoundRecord(round=1, labelled=labelled, queried=labelled)
+    return History(pool_size=5000, unlabelled=unlabelled, labelled=labelled, round=1, rounds=(record,), bill=bill)
+
+
+def test_planned_rounds_are_larger_where_training_turned_out_dearer():
+    sizes = Planned(400, first=20, epochs=2, fit=WarmStart("reset"))
+    found = [sizes(after(20, seconds=seconds)) for seconds in (0.0, 100.0, 10_000.0)]
+    assert found[0] < found[1] < found[2]
+    assert found[0] == sizes(after(20, seconds=100.0, hour=0.0))  # what costs nothing does not count
+
+
+def test_planned_buys_what_larger_rounds_and_other_levers_need():
+    one = Planned(400, first=20, epochs=2, fit=WarmStart("reset"))
+    frugal = dataclasses.replace(one, worth=0.8)
+    assert one(after(20, seconds=1e9)) > 400 - 20  # one round of nearly random labels
+    assert frugal(after(20, seconds=1e9)) > one(after(20, seconds=1e9))
+    assert one(after(4000, seconds=1.0, unlabelled=1000)) == 0
+    assert one(after(20, seconds=1e9, unlabelled=7)) == 7
+
+
+def test_a_run_of_planned_rounds_goes_to_its_end_and_on_from_where_it_was(tmp_path):
+    def run(folder, **more):
+        sizes = Planned(24, first=6, epochs=2, fit=WarmStart("reset"))
+        prices = Prices(label=1.0, hour=1.0)
+        return learner(folder, round_size=sizes, prices=prices, **more).fit(net(), datamodule=pool_of())
+
+    def stop(record, model):
+        if record.round == 2:
+            raise RuntimeError("stopped here")
+
+    whole = run(tmp_path / "a")
+    assert whole.history[0].queried == 6
+    assert len(whole.labelled) >= 24
+    assert whole.reason.kind == "exhausted"
+    with pytest.raises(RuntimeError, match="stopped here"):
+        run(tmp_path / "b", on_round=stop)
+    assert len(run(tmp_path / "b").labelled) >= 24
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"labels": 0}, "labels=0"),
+        ({"first": 2.5}, "first=2.5"),
+        ({"first": 50}, "first=50 of labels=40"),
+        ({"worth": 0}, "worth=0"),
+    ],
+)
+def test_planned_says_what_is_allowed(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Planned(**{"labels": 40, "first": 4, "epochs": 2, "fit": WarmStart("reset"), **settings})

@@ -134,6 +134,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
             oracle=part(cfg, "oracle"),
             prices=part(cfg, "prices"),
             scoring=part(cfg, "scoring") if cfg.get("scoring") else None,
+            energy=part(cfg, "energy") if cfg.get("energy") else None,
             stop_set=cfg.stop_set,
             run_dir=cfg.run_dir,
             seed=cfg.seed,

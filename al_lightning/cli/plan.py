@@ -19,7 +19,7 @@ from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
 from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.project import BadProject, Project
-from al_lightning.cost.schedule import Schedule, schedule, trade_off
+from al_lightning.cost.schedule import Schedule, best_schedule, schedule, trade_off
 from al_lightning.cost.verdict import Lever, Verdict, levers, verdict
 from al_lightning.errors import ActiveLearningError
 from al_lightning.report.plan import print_plan
@@ -138,12 +138,7 @@ def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
     if cfg.rounds is not None:
         chosen = _asked(cfg, project, way, efficiency)
     if chosen is None:
-        chosen = schedule(project, way, efficiency, 1)
-    if chosen is None:
-        raise BadProject(
-            f"pool={project.pool:,} does not hold what it would take to be as good as {project.labels:,} labels picked "
-            "in small rounds: label everything, or ask for fewer labels."
-        )
+        chosen = best_schedule(project, way, efficiency)  # one round
     return Planned(
         project=project,
         about=about,
@@ -164,8 +159,8 @@ def _asked(cfg: DictConfig, project: Project, way: Way, efficiency: Efficiency) 
     found = schedule(project, way, efficiency, cfg.rounds, cfg.growth)
     if found is None:
         raise BadProject(
-            f"rounds={cfg.rounds}: as good as {project.labels:,} labels picked in small rounds takes more labels than "
-            f"the pool of {project.pool:,} holds, or fewer than one a round."
+            f"rounds={cfg.rounds}: as good as {project.labels:,} labels picked in small rounds takes fewer labels than "
+            "one a round: ask for fewer rounds."
         )
     return found
 

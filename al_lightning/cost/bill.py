@@ -44,6 +44,7 @@ class Bill:
         reference: one training from fresh weights on the final labels with the declared recipe, the denominator of
             rho; None while it is unknown (nothing trained yet, or a Trainer without an epoch or step limit).
         prices: what the labels and the hours are priced at.
+        kwh: energy by phase, where it was measured; what a fit validates is in its ``train``.
     """
 
     lines: dict[str, Line] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Bill:
     label_units: float | None = None
     reference: Line | None = None
     prices: Prices = field(default_factory=Prices)
+    kwh: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -61,11 +63,19 @@ class Bill:
         prices: Prices,
         label_units: float | None = None,
         reference: Line | None = None,
+        kwh: Mapping[str, float] | None = None,
     ) -> Bill:
         """Add up ledger entries."""
         lines = _added({}, entries)
         ordered = {phase: lines[phase] for phase in PHASES if phase in lines}
-        return cls(lines=ordered, labels=labels, label_units=label_units, reference=reference, prices=prices)
+        return cls(
+            lines=ordered,
+            labels=labels,
+            label_units=label_units,
+            reference=reference,
+            prices=prices,
+            kwh=dict(kwh or {}),
+        )
 
     def plus(self, entries: Iterable[Entry], *, labels: int = 0, units: float = 1.0, reference: Line | None) -> Bill:
         """The bill after more work and more labels.
@@ -154,8 +164,12 @@ class Bill:
             "rho_seconds": self.rho_seconds,
             "flops_reference": self.reference.flops if self.reference else None,
             "seconds_reference": self.reference.seconds if self.reference else None,
+            **({"kwh": sum(self.kwh.values())} if self.kwh else {}),
             "phases": {
-                phase: {"records": line.records, "flops": line.flops, "seconds": line.seconds}
+                phase: {
+                    **{"records": line.records, "flops": line.flops, "seconds": line.seconds},
+                    **({"kwh": self.kwh[phase]} if phase in self.kwh else {}),
+                }
                 for phase, line in self.lines.items()
             },
         }
@@ -164,6 +178,9 @@ class Bill:
         rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
         rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
         rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        if self.kwh:
+            parts = ", ".join(f"{phase} {kwh:.3g}" for phase, kwh in self.kwh.items())
+            rows += [f"{sum(self.kwh.values()):.3g} kWh measured ({parts})"]
         units = "" if self.label_units is None else f" at their own costs ({self.label_units:,.1f} in all)"
         rows += [
             f"{self.labels:,} labels{units} {self.label_money:.2f} + compute {self.compute_money:.4f} = "

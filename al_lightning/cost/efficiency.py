@@ -14,7 +14,8 @@ REFERENCE_ROUNDS = 20
 """Rounds of the ordinary active learning that a project's ``labels`` are counted in."""
 FRUGAL_WORTH = 0.86
 """What a label is worth under ``experiment=frugal``'s other levers, beside ordinary active learning in the same rounds:
-the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json)."""
+the mean of six protocols, 0.74 to 0.96 (``fitted`` in benchmarks/results/planner.json, with a ResNet-18 at 0.66 since).
+"""
 
 
 def even(rounds: int) -> list[float]:
@@ -32,6 +33,21 @@ def growing(rounds: int, growth: float) -> list[float]:
     sizes = growth ** np.arange(rounds, dtype=float)
     shares: list[float] = (np.cumsum(sizes) / sizes.sum()).tolist()
     return shares
+
+
+def whole_sizes(labels: int, shares: Sequence[float]) -> list[int]:
+    """Shares as labels per round, each one or more, in whole numbers that add up.
+
+    Args:
+        labels: all of them, one per round at least.
+        shares: after each round, ascending to 1.
+    """
+    after, sizes = 0, []
+    for left, share in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
+        to = min(max(after + 1, round(share * labels)), labels - left)
+        sizes.append(to - after)
+        after = to
+    return sizes
 
 
 class Observation(NamedTuple):
@@ -83,16 +99,20 @@ class Efficiency:
         picked = np.sum(np.diff(after) * after[:-1] ** self.maturity)
         return float(self.random + (1 - self.random) * picked)
 
-    def needed(self, labels: int, shares: Sequence[float], worth: float = 1.0) -> int:
+    def needed(self, labels: int, shares: Sequence[float], worth: float = 1.0, taken: float = 0.0) -> int:
         """Labels a schedule takes to be as good as ordinary active learning in :data:`REFERENCE_ROUNDS`.
+
+        Where that would label a share of the pool, any other way picks as large a share of the same records, by chance
+        alone, and those are worth as much: of a pool that is labelled almost whole, little is gained by choosing.
 
         Args:
             labels: of ordinary active learning.
             shares: labels after each round of the schedule, as shares of all.
             worth: of its labels for other reasons than its rounds.
+            taken: share of the pool that ``labels`` are.
         """
-        reference = self.worth(even(REFERENCE_ROUNDS))
-        return int(np.ceil(labels * reference / (self.worth(shares) * worth) - 1e-9))
+        beside = self.worth(shares) * worth / self.worth(even(REFERENCE_ROUNDS))
+        return int(np.ceil(labels / (taken + (1 - taken) * beside) - 1e-9))
 
     @classmethod
     def fit(cls, observations: Iterable[Observation]) -> Efficiency:

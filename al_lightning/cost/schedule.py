@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from al_lightning.cost.efficiency import Efficiency, growing
+from al_lightning.cost.efficiency import Efficiency, growing, whole_sizes
 from al_lightning.cost.planner import Plan, Way, plan
-from al_lightning.cost.project import BadProject, Project
+from al_lightning.cost.project import Project
 
 MOST_ROUNDS = 50
 """Rounds that are looked at; more change little, and somebody has to run them."""
@@ -42,23 +41,8 @@ class Schedule:
         return self.plan.money
 
 
-def whole_sizes(labels: int, shares: Sequence[float]) -> list[int]:
-    """Shares as labels per round, each one or more, in whole numbers that add up.
-
-    Args:
-        labels: all of them, one per round at least.
-        shares: after each round, ascending to 1.
-    """
-    after, sizes = 0, []
-    for left, share in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
-        to = min(max(after + 1, round(share * labels)), labels - left)
-        sizes.append(to - after)
-        after = to
-    return sizes
-
-
 def schedule(project: Project, way: Way, efficiency: Efficiency, rounds: int, growth: float = 1.0) -> Schedule | None:
-    """A schedule that reaches what ``project.labels`` labels reach in small rounds; None where the pool is too small.
+    """A schedule that reaches what ``project.labels`` labels reach in small rounds; None: fewer than rounds.
 
     Args:
         project: what is to be learnt.
@@ -69,8 +53,8 @@ def schedule(project: Project, way: Way, efficiency: Efficiency, rounds: int, gr
     """
     shares = growing(rounds, growth)
     way = way if rounds > 1 else Way(sizes=(), selects=False)  # one training on random labels
-    labels = efficiency.needed(project.labels, shares, way.worth)
-    if not rounds <= labels <= project.pool:
+    labels = efficiency.needed(project.labels, shares, way.worth, project.labels / project.pool)
+    if labels < rounds:
         return None
     way = replace(way, sizes=whole_sizes(labels, shares))
     return Schedule(rounds=rounds, growth=growth, way=way, plan=plan(project, way))
@@ -83,11 +67,7 @@ def trade_off(project: Project, way: Way, efficiency: Efficiency, growth: float 
 
 
 def best_schedule(project: Project, way: Way, efficiency: Efficiency) -> Schedule:
-    """The cheapest schedule: a coarse grid, then steps that halve.
-
-    Raises:
-        BadProject: the pool is too small for any.
-    """
+    """The cheapest schedule: a coarse grid, then steps that halve."""
     known: dict[tuple[int, float], Schedule | None] = {}
 
     def at(rounds: int, growth: float) -> float:
@@ -100,11 +80,6 @@ def best_schedule(project: Project, way: Way, efficiency: Efficiency) -> Schedul
         return math.inf if found is None else found.money
 
     best = min(((n, g) for n in _NUMBERS for g in _GROWTHS if n > 1 or g == 1), key=lambda x: at(*x))
-    if math.isinf(at(*best)):
-        raise BadProject(
-            f"pool={project.pool:,} is too small to reach by selecting what {project.labels:,} labels reach in small "
-            "rounds: ask for fewer labels, or label everything."
-        )
     step, stretch = max(1, best[0] // 4), 1.2
     while step > 1 or stretch > 1.01:
         n, g = best

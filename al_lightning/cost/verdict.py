@@ -10,7 +10,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.efficiency import REFERENCE_ROUNDS, Efficiency
 from al_lightning.cost.planner import Plan, Way, label_everything, plan
-from al_lightning.cost.project import BadProject, Project
+from al_lightning.cost.project import Project
 from al_lightning.cost.schedule import Schedule, best_schedule, schedule
 
 EVERYTHING, RANDOM = "label everything", "random labels, one training"
@@ -23,7 +23,7 @@ class Verdict:
 
     Args:
         choice: its name.
-        plans: every way's bill; None: the pool is too small for it.
+        plans: every way's bill; None: it would be another one, in one round.
         schedule: the rounds of "this schedule"; None likewise.
         changes: sentences: what would have to be otherwise for another way to be the cheapest.
     """
@@ -68,14 +68,9 @@ def verdict(project: Project, way: Way, efficiency: Efficiency) -> Verdict:
 
 
 def _plans(project: Project, way: Way, efficiency: Efficiency) -> tuple[dict[str, Plan | None], Schedule | None]:
-    plans = _fixed(project, efficiency)
-    try:
-        found = best_schedule(project, way, efficiency)
-    except BadProject:
-        found = None
-    if found is not None and found.rounds == 1:
-        found = None  # that is random labels
-    return {**plans, THIS: _plan(found)}, found
+    best = best_schedule(project, way, efficiency)
+    found = best if best.rounds > 1 else None  # one round is random labels
+    return {**_fixed(project, efficiency), THIS: _plan(found)}, found
 
 
 def _fixed(project: Project, efficiency: Efficiency) -> dict[str, Plan | None]:

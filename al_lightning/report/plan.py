@@ -70,7 +70,7 @@ def _ways(planned: Planned, currency: str) -> Table:
     )
     for name, plan in verdict.plans.items():
         if plan is None:
-            table.add_row(name, *["–"] * 7, "pool too small")
+            table.add_row(name, *["–"] * 7, "would be one round")
             continue
         rounds = sum(r.labels > 0 for r in plan.rounds)
         table.add_row(name, str(rounds), *_cells(plan), style="bold" if name == verdict.choice else None)

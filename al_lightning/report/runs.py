@@ -113,12 +113,18 @@ class ReportedRun:
             labels=len(self.labels) + beside,
             prices=self.prices or Prices(),
             reference=self._reference,
+            kwh=self.saved.meta.get("kwh"),
         )
         if not noted.get("label_costs") or not self.trained or not bill.prices.label:
             return bill
         paid = self.label_money(self.trained[-1]) / bill.prices.label
         return Bill.of(
-            self.saved.entries, labels=bill.labels, label_units=paid, prices=bill.prices, reference=bill.reference
+            self.saved.entries,
+            labels=bill.labels,
+            label_units=paid,
+            prices=bill.prices,
+            reference=bill.reference,
+            kwh=bill.kwh,
         )
 
     def label_money(self, record: RoundRecord) -> float:
@@ -271,7 +277,7 @@ def _check(run: ReportedRun) -> None:
         _texts(said.who, said.source, said.at)
     _numbers(*chain.from_iterable(saved.queries), *saved.answers)
     _texts(saved.step, *saved.keys.values())
-    _finite(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour)
+    _finite(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour, *run.bill.kwh.values())
     _texts(run.bill.prices.currency, *run.settings)
     flight = saved.meta.get("in_flight") or dict.fromkeys(("records", "flops", "seconds"), 0)
     _finite(*(flight[name] for name in ("records", "flops", "seconds")))

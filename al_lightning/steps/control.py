@@ -107,6 +107,7 @@ def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float
     trainer.callbacks = [meter, *([ScaleRate(scale)] if scale != 1 else []), *callbacks]  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()]  # the user's show the run
     run.pool.val_split = parts
+    began = run.energy.reading()
     try:
         with isolate_rng(), Stopwatch.running() as watch:
             seed = number(run.seed, 0, "control fit")
@@ -116,6 +117,7 @@ def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float
             trainer.fit(run.model, datamodule=run.pool)
     finally:
         run.pool.val_split = None
+    run.energy.note("control", began)
     _spend(run, meter, watch.seconds, trainer)
     if metric not in trainer.callback_metrics:
         raise UnknownMonitor(metric, trainer.callback_metrics, "StallDetection")
@@ -130,9 +132,11 @@ def _spend(run: Run, meter: Meter, seconds: float, trainer: L.Trainer) -> None:
 
 
 def _agreed(run: Run, ids: np.ndarray) -> float:
+    began = run.energy.reading()
     arrays, flops, seconds, _ = run_inference(
         run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
     )
+    run.energy.note("control", began)
     run.spend(Entry(phase="control", round=run.round, flops=flops, seconds=seconds))
     bought = np.array([int(run.pool.state.labels[int(i)]) for i in ids])
     return float(run.ranks.broadcast(float((arrays["classes"].reshape(-1).astype(np.int64) == bought).mean())))

@@ -47,6 +47,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         served = served._replace(ids=labelled)
     if stall is not None:
         stall.expect(run.history)
+    began = run.energy.reading()
     outcome = run_fit(
         run.source,
         run.model,
@@ -64,6 +65,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         note=run.note_in_flight,
         moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
     )
+    run.energy.note("train" if outcome.stalled is None else "aborted", began)
     run.last = outcome
     return outcome
 
@@ -144,9 +146,11 @@ def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
     ids = run.pool.state.stop_set
     if len(ids) == 0:
         return None
+    began = run.energy.reading()
     arrays, flops, seconds, width = run_inference(
         run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
     )
+    run.energy.note("agree", began)
     run.spend(Entry(phase="agree", round=run.round, records=len(ids), flops=flops, seconds=seconds))
     now = arrays["classes"].astype(np.int64)
     files["stop_set"] = run.write(f"{folder}/stop_set.npy", lambda f: np.save(f, now, allow_pickle=False))

@@ -39,7 +39,7 @@ from al_lightning.query import (
     Variance,
     VariationRatio,
 )
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Spread
+from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.stop import (
     AllOf,
@@ -100,7 +100,15 @@ SELECTORS = [
     EveryK(Representatives(0.3), 3),
 ]
 
-ROUND_SIZES = [Fixed(10), Fixed(10, first=5), Growing(10, 1.5), Doubling(10), Listed([10, 20]), Spread(50, rounds=4)]
+ROUND_SIZES = [
+    Fixed(10),
+    Fixed(10, first=5),
+    Growing(10, 1.5),
+    Doubling(10),
+    Listed([10, 20]),
+    Spread(50, rounds=4),
+    Planned(50, first=10, epochs=2, fit=WarmStart("reset")),
+]
 
 CALLBACKS = [
     WarmStart("reset"),

@@ -17,7 +17,7 @@ from al_lightning.cost.efficiency import Efficiency, Observation, even, growing
 from al_lightning.cost.planner import Way, label_everything, plan
 from al_lightning.cost.project import BadProject, Project
 from al_lightning.cost.schedule import LEAST_FIRST, best_schedule, schedule, trade_off, whole_sizes
-from al_lightning.cost.verdict import EVERYTHING, RANDOM, levers, verdict
+from al_lightning.cost.verdict import EVERYTHING, RANDOM, THIS, levers, verdict
 from al_lightning.errors import ActiveLearningError
 from al_lightning.steps.rehearse import rehearse
 from tests.helpers import CLASSES, WIDTH, learner, net, pool_of, quiet
@@ -190,9 +190,22 @@ def test_the_verdict_follows_the_prices():
     assert json.loads(json.dumps(dear.to_json()))["worth_it"]
 
 
-def test_a_small_pool_leaves_ways_out():
-    found = verdict(Project(pool=1_050, labels=1_000, epochs=5, forward=1e6), Way(sizes=(), worth=0.5), Efficiency())
-    assert found.plans[RANDOM] is None
+def test_from_a_pool_hardly_larger_than_the_budget_little_is_gained_by_choosing():
+    def random_labels(pool):
+        found = verdict(Project(pool=pool, labels=1_000, epochs=5, forward=1e6), Way(sizes=(), worth=0.5), Efficiency())
+        return found.plans[RANDOM].labels
+
+    # Nine tenths of 1,000 random labels of 1,111 are among those that would be picked.
+    assert random_labels(1_000) == 1_000
+    assert random_labels(1_111) < 1_050
+    assert random_labels(1_111) < random_labels(2_000) < random_labels(100_000)
+    assert random_labels(100_000) > 1_600
+
+
+def test_without_a_round_to_select_in_this_schedule_is_random_labels():
+    project = Project(pool=1_050, labels=1_000, epochs=5, forward=1e6, prices=Prices(label=0.0))
+    found = verdict(project, Way(sizes=(), worth=0.5), Efficiency())
+    assert found.plans[THIS] is None
     assert found.schedule is None
 
 
@@ -269,6 +282,4 @@ def test_other_bad_input():
         Efficiency(random=0)
     with pytest.raises(BadProject, match="10,001 labels in all"):
         plan(PROJECT, Way(sizes=[10_001]))
-    with pytest.raises(BadProject, match="too small"):
-        best_schedule(Project(pool=1_050, labels=1_000, epochs=5, forward=1e6), Way(sizes=(), worth=0.5), Efficiency())
     assert label_everything(PROJECT).labels == 10_000
