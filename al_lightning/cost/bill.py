@@ -17,12 +17,14 @@ class Line:
     records: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    bytes: int = 0
 
     def __add__(self, other: Line | Entry) -> Line:
         return Line(
             records=self.records + other.records,
             flops=self.flops + other.flops,
             seconds=self.seconds + other.seconds,
+            bytes=self.bytes + other.bytes,
         )
 
 
@@ -102,6 +104,11 @@ class Bill:
         return self.total.seconds
 
     @property
+    def bytes(self) -> int:
+        """Bytes read of the records' files; 0 where the dataset does not count them."""
+        return self.total.bytes
+
+    @property
     def records_trained(self) -> int:
         """Forward-and-backward passes, aborted fits included."""
         return sum(self.lines[p].records for p in ("train", "aborted") if p in self.lines)
@@ -154,16 +161,25 @@ class Bill:
             "rho_seconds": self.rho_seconds,
             "flops_reference": self.reference.flops if self.reference else None,
             "seconds_reference": self.reference.seconds if self.reference else None,
+            **({"bytes": self.bytes} if self.bytes else {}),
             "phases": {
-                phase: {"records": line.records, "flops": line.flops, "seconds": line.seconds}
+                phase: {
+                    **{"records": line.records, "flops": line.flops, "seconds": line.seconds},
+                    **({"bytes": line.bytes} if self.bytes else {}),
+                }
                 for phase, line in self.lines.items()
             },
         }
+
+    def _bytes_column(self) -> list[str]:
+        return ["bytes read", *(f"{line.bytes:,}" for line in self.lines.values()), f"{self.bytes:,}"]
 
     def __str__(self) -> str:
         rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
         rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
         rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        if self.bytes:
+            rows = [f"{row}{size:>18}" for row, size in zip(rows, self._bytes_column(), strict=True)]
         units = "" if self.label_units is None else f" at their own costs ({self.label_units:,.1f} in all)"
         rows += [
             f"{self.labels:,} labels{units} {self.label_money:.2f} + compute {self.compute_money:.4f} = "
