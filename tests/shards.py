@@ -53,9 +53,7 @@ def write_tar(path: Path, rows: Sequence[dict[str, Any]], *, start: int = 0) -> 
 def parquet_files(folder: Path, n: int = 600, *, files: int = 3, group: int = 10) -> list[Path]:
     """``n`` blobs in Parquet files."""
     rows, each = rows_of(n), n // files
-    return [
-        write_parquet(folder / f"{k}.parquet", rows[k * each : (k + 1) * each], group=group) for k in range(files)
-    ]
+    return [write_parquet(folder / f"{k}.parquet", rows[k * each : (k + 1) * each], group=group) for k in range(files)]
 
 
 def tar_files(folder: Path, n: int = 600, *, files: int = 20) -> list[Path]:

@@ -22,7 +22,8 @@ def draw_from_shards(
     """Draw ``count`` ids from as few shards as hold them: all that a shard has, then the next; of the last one, a part.
 
     First come the shards with the highest mean of the scores remembered in them, until ``best * count`` records are
-    drawn; then those whose records were scored longest ago, never-scored ones before.
+    drawn; then those that nothing was scored of for longest, never-scored ones before. What a shard was not drawn of the
+    last time is drawn first when its turn comes again.
 
     Args:
         ids: records to draw from, ``(n,)``.
@@ -38,7 +39,9 @@ def draw_from_shards(
     """
     _, of, members = np.unique(shard, return_inverse=True, return_counts=True)
     ties = rng.random(len(members))
-    turn = np.lexsort((ties, np.bincount(of, weights=last_scored) / members))
+    last_turn = np.full(len(members), -1)
+    np.maximum.at(last_turn, of, last_scored)
+    turn = np.lexsort((ties, last_turn))
     known = ~np.isnan(scores)
     scored = np.bincount(of[known], minlength=len(members))
     total = np.bincount(of[known], weights=scores[known], minlength=len(members))
@@ -54,8 +57,8 @@ def draw_from_shards(
 class ShardShare(CandidateSelector):
     """Infer a share of the pool, whole shards at a time, so that only their bytes are read: other shards each round.
 
-    Needs a pool in shards (``ParquetShards``, ``TarShards``). Every shard has its turn within ``1 / (share * (1 - best))``
-    rounds. Candidates are then as like each other as the records of a shard are: write shards of shuffled records.
+    Needs a pool in shards (``ParquetShards``, ``TarShards``). Without ``best``, every shard has its turn before any has a
+    second. Candidates are as like each other as the records of a shard are: write shards of shuffled records.
 
     Args:
         share: fraction of the unlabelled records to infer, ``0 < share <= 1``. Never fewer than the query needs.

@@ -178,9 +178,7 @@ def _ask(scorer: Scorer, request: Request) -> tuple[dict[str, np.ndarray], Entry
     found = scorer.run(request)
     read = found.bytes + (request.pool.bytes_read or 0) - before
     flops, seconds = found.flops, found.seconds
-    return found.arrays, Entry(
-        phase="embed", round=0, records=found.records, flops=flops, seconds=seconds, bytes=read
-    )
+    return found.arrays, Entry(phase="embed", round=0, records=found.records, flops=flops, seconds=seconds, bytes=read)
 
 
 class _Assigning(AbstractContextManager[Payload]):

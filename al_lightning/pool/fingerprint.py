@@ -56,8 +56,8 @@ def take(size: int, keys: Sequence[Any] | None, read: Callable[[int], Any]) -> d
     Args:
         size: records to cover.
         keys: one stable key per record, or None.
-        read: id -> what the record is recognised by, see :func:`reader` (its target excluded: correcting a label changes
-            no record).
+        read: id -> what the record is recognised by, see :func:`reader` (its target excluded: correcting a label
+            changes no record).
 
     Returns:
         JSON-able data for :func:`check`. A dataset whose items differ from one read to the next (random

@@ -87,7 +87,9 @@ class PoolView:
         if found is None:
             raise PoolError(NO_SHARDS)
         if len(found) != self.size:
-            raise PoolError(f"shard_of has {len(found)} entries, the pool {self.size} records: one for each is expected.")
+            raise PoolError(
+                f"shard_of has {len(found)} entries, the pool {self.size} records: one for each is expected."
+            )
         return found
 
     def distance_to_labelled(self, ids: np.ndarray, dims: int) -> np.ndarray:

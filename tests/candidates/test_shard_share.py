@@ -40,11 +40,22 @@ def test_what_is_labelled_leaves_its_shard(make_view):
 
 def test_every_shard_has_its_turn_before_any_has_a_second(make_view):
     view, seen = in_shards(make_view(100), TENS), []
-    for round in range(4):
-        ids = propose(ShardShare(0.25), view, seed=round)
+    for round in range(5):
+        ids = propose(ShardShare(0.2), view, seed=round)
         scored(view, ids, 0.5, round)
         seen += ids.tolist()
     assert sorted(seen) == list(range(100))
+
+
+def test_what_was_left_of_a_shard_comes_first_in_its_next_turn(make_view):
+    view, halves = in_shards(make_view(100), TENS), []
+    for round in range(20):
+        ids = propose(ShardShare(0.05), view, seed=round)
+        scored(view, ids, 0.5, round)
+        halves.append(ids.tolist())
+    assert all(len(np.unique(TENS[half])) == 1 for half in halves)  # never more than one shard is read
+    assert sorted(sum(halves[:10], [])) != list(range(100))
+    assert sorted(sum(halves, [])) == list(range(100))
 
 
 def test_the_shards_that_scored_best_on_average_come_first(make_view):

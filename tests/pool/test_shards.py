@@ -105,7 +105,8 @@ def test_of_a_tar_file_only_the_records_are_read(tmp_path):
 def test_columns_that_are_not_asked_for_are_not_read(tmp_path):
     paths = parquet_files(tmp_path, 60)
     whole, few = ParquetShards(paths, from_row), ParquetShards(paths, from_row, columns=["x", "y"])
-    opened = [data.bytes_read for data in (whole, few)]
+    assert same(whole[13], few[13])
+    opened = [data.bytes_read for data in (whole, few)]  # the footer, too
     assert same(whole[3], few[3])
     read = [data.bytes_read - before for data, before in zip((whole, few), opened, strict=True)]
     assert read[1] < read[0] / 4
@@ -258,7 +259,7 @@ def test_bytes_of_a_fit_that_was_killed_stay_on_the_bill(tmp_path, monkeypatch):
     model.fits = 10
     result = learner(tmp_path / "run", candidates=ShardShare(0.1)).fit(model, datamodule=pool)
     read += noted(data.notes) - before
-    assert 0 < result.bill.lines["aborted"].bytes
+    assert result.bill.lines["aborted"].bytes > 0
     lost = read - result.bill.bytes  # what was read after the last note, about a batch ahead
     assert 0 <= lost <= 20 * data.nbytes.sum() / 600
 
@@ -362,7 +363,7 @@ def test_a_tar_file_that_is_none_is_named(tmp_path):
     path.write_bytes(whole[:header] + b"\xff" * 512 + whole[header + 512 :])
     with pytest.raises(DamagedShard, match=rf"00\.tar is damaged at byte {header}, where a header"):
         TarShards([path], from_members)
-    path.write_bytes(whole[: header - 700])
+    path.write_bytes(whole[: header + 512 + 100])
     with pytest.raises(DamagedShard, match=r"00\.tar is no tar file, or not all of it is there"):
         TarShards([path], from_members)
     packed = shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, "00.tar")
@@ -374,7 +375,7 @@ def test_a_member_that_is_there_twice_is_named(tmp_path):
     path = tmp_path / "a.tar"
     write_tar(path, rows_of(1))
     with tarfile.open(path, "a") as tar:
-        tar.add(path.parent / "a.tar", "images/000000.pad")
+        tar.add(__file__, "images/000000.pad")
     with pytest.raises(DamagedShard, match=r"a\.tar: images/000000\.pad is in it twice"):
         TarShards([path], from_members)
 
