@@ -22,8 +22,8 @@ def draw_from_shards(
     """Draw ``count`` ids from as few shards as hold them: all that a shard has, then the next; of the last one, a part.
 
     First come the shards with the highest mean of the scores remembered in them, until ``best * count`` records are
-    drawn; then those that nothing was scored of for longest, never-scored ones before. What a shard was not drawn of the
-    last time is drawn first when its turn comes again.
+    drawn; then those that nothing was scored of for longest, never-scored ones before. What was left of a shard is
+    drawn first when its turn comes again.
 
     Args:
         ids: records to draw from, ``(n,)``.
@@ -57,8 +57,8 @@ def draw_from_shards(
 class ShardShare(CandidateSelector):
     """Infer a share of the pool, whole shards at a time, so that only their bytes are read: other shards each round.
 
-    Needs a pool in shards (``ParquetShards``, ``TarShards``). Without ``best``, every shard has its turn before any has a
-    second. Candidates are as like each other as the records of a shard are: write shards of shuffled records.
+    Needs a pool in shards (``ParquetShards``, ``TarShards``). Without ``best``, every shard has its turn before any
+    has a second. Candidates are as like each other as the records of a shard are: write shards of shuffled records.
 
     Args:
         share: fraction of the unlabelled records to infer, ``0 < share <= 1``. Never fewer than the query needs.

@@ -185,7 +185,7 @@ def _members(path: Path, file: ShardFile) -> Iterator[tuple[str, str, tarfile.Ta
                 stem, _, extension = name.partition(".")
                 if member.isfile() and stem and extension and not stem.startswith("__"):
                     yield (f"{folder}/{stem}" if folder else stem), extension.lower(), member
-            end = tar.offset  # type: ignore[attr-defined]
+            end = tar.offset
     except tarfile.TarError as error:
         raise DamagedShard(
             f"{path} is no tar file, or not all of it is there: {error}. A compressed one cannot be read from the "

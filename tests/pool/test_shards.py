@@ -162,15 +162,28 @@ def test_nothing_is_open_in_a_pickle_and_its_count_is_its_own(kind, tmp_path):
     assert other.bytes_read > 0
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_what_workers_of_a_loader_read_is_counted(kind, tmp_path, start):
+def test_what_workers_of_a_loader_read_is_counted(kind, tmp_path):
     data = shards_in(tmp_path, kind, 60)
     data[0]  # what is open in this process is of no harm to them
-    loader = DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context=start)
+    loader = DataLoader(data, batch_size=4, num_workers=2)
     for _ in range(2):
-        batches = [x for x, _ in loader]
-        assert torch.equal(torch.cat(batches), blobs(60).tensors[0])
+        assert torch.equal(torch.cat([x for x, _ in loader]), blobs(60).tensors[0])
     assert data.bytes_read == noted(data.notes) > 2 * data.nbytes.sum()
+
+
+@pytest.mark.slow
+def test_also_of_workers_that_are_spawned(tmp_path):
+    data = shards_in(tmp_path, "parquet", 60)
+    before = data.bytes_read
+    assert len(list(DataLoader(data, batch_size=20, num_workers=1, multiprocessing_context="spawn"))) == 3
+    assert data.bytes_read == noted(data.notes) > before + data.nbytes.sum()
+
+
+def test_a_row_group_that_several_workers_meet_in_is_billed_as_often_as_it_is_read(tmp_path):
+    data = shards_in(tmp_path, "parquet", 60, files=1, group=60)
+    before = data.bytes_read
+    list(DataLoader(data, batch_size=10, num_workers=2))
+    assert 2 <= (data.bytes_read - before) / data.nbytes.sum() < 2.2
 
 
 def _count(count: ByteCount, each: int) -> None:
