@@ -7,7 +7,6 @@ import os
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,34 +156,31 @@ class Shards(Dataset[Any]):
 
     def identity(self, id: int) -> list[Any]:
         """What a record is recognised by when a run goes on, without reading it."""
-        shard = self._shard(id)
+        shard = int(self._shards(np.array([id]))[0])
         number = int(self._file_of[shard])
         return [self.paths[number].name, self._made_of[number], shard, id - int(self._starts[shard])]
 
     def where(self, id: int) -> str:
         """The record in words: its file, and its place in it."""
-        return f"{self.paths[int(self._file_of[self._shard(id)])]}, record with id {id}"
+        return f"{self.paths[int(self._file_of[self._shards(np.array([id]))[0]])]}, record with id {id}"
 
-    def _shard(self, id: int) -> int:
-        if not 0 <= id < len(self):
-            raise IndexError(f"id {id}; allowed: 0 to {len(self) - 1}.")
-        return int(np.searchsorted(self._starts, id, side="right")) - 1
+    def _shards(self, ids: np.ndarray) -> np.ndarray:
+        outside = ids[(ids < 0) | (ids >= len(self))]
+        if len(outside):
+            raise IndexError(f"id {outside[0]}; allowed: 0 to {len(self) - 1}.")
+        return np.searchsorted(self._starts, ids, side="right") - 1
 
     def __getitem__(self, id: int) -> Any:
         return self.__getitems__([int(id)])[0]
 
     def __getitems__(self, ids: Sequence[int]) -> list[Any]:
-        items: list[Any] = [None] * len(ids)
-        wanted = np.array([self._shard(int(id)) for id in ids])
-        order = np.argsort(wanted, kind="stable")
-        bounds = [0, *(np.flatnonzero(np.diff(wanted[order])) + 1).tolist(), len(ids)]
-        for start, stop in pairwise(bounds):
-            positions = order[start:stop].tolist()
-            shard = int(wanted[positions[0]])
-            here = np.array([int(ids[p]) for p in positions])
-            rows = self._rows(shard, self._reader(int(self._file_of[shard])), here - self._starts[shard])
-            for position, row in zip(positions, rows, strict=True):
-                items[position] = self._item(row, int(ids[position]))
+        at = np.asarray(ids, dtype=np.int64)
+        shards, items = self._shards(at), [None] * len(at)
+        for shard in np.unique(shards).tolist():  # each is read once
+            positions = np.flatnonzero(shards == shard)
+            rows = self._rows(shard, self._reader(int(self._file_of[shard])), at[positions] - self._starts[shard])
+            for position, row in zip(positions.tolist(), rows, strict=True):
+                items[position] = self._item(row, int(at[position]))
         return items
 
     def _reader(self, number: int) -> Any:
