@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,7 +83,7 @@ class ShardFile(io.RawIOBase):
         super().close()
 
 
-class Shards(Dataset[Any]):
+class Shards(Dataset[Any], ABC):
     """Base of the datasets over shards. Ids go through the files in the order they are given in.
 
     Nothing is open in its pickle: workers of a DataLoader and of a cluster open files when they first read.
@@ -201,6 +201,8 @@ class Shards(Dataset[Any]):
     def _item(self, row: dict[str, Any], id: int) -> Any:
         try:
             return self.to_record(row)
+        except MemoryError:
+            raise
         except Exception as error:
             raise DamagedShard(
                 f"{self.where(id)}: to_record fails on it: {type(error).__name__}: {error}. It holds {', '.join(row)}. "
