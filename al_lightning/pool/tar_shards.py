@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from al_lightning.durable import move, read_arrays, write_aside
+from al_lightning.durable import UNREADABLE, move, read_arrays, write_aside
 from al_lightning.errors import CannotWrite, DamagedShard
 from al_lightning.pool.fingerprint import digest
 from al_lightning.pool.shard_files import ShardFile, Shards
@@ -121,7 +121,7 @@ class TarShards(Shards):
             index = TarIndex(**read_arrays(kept))
             if index.stamp.tolist() == [file.size, file.written]:
                 return index
-        except (OSError, ValueError, TypeError):  # none, or damaged: it is made again
+        except (*UNREADABLE, TypeError):  # none, or damaged: it is made again
             pass
         index = index_tar(path, file)
         try:  # several processes may do so at once

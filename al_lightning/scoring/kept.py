@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.durable import read_arrays, write_aside
+from al_lightning.durable import UNREADABLE, read_arrays, write_aside
 from al_lightning.scoring.ray_worker import Done
 from al_lightning.scoring.shards import Shard
 
@@ -49,7 +49,7 @@ class Kept:
         try:
             arrays = read_arrays(path)
             ids, (width, flops, seconds, forward, read) = arrays.pop("ids"), arrays.pop("spent").tolist()
-        except (ValueError, KeyError, OSError):
+        except UNREADABLE:
             return None
         if not np.array_equal(ids, shard.ids):
             return None
