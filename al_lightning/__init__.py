@@ -3,7 +3,7 @@
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, ShardShare, Staggered, WholePool
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
@@ -15,6 +15,8 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.pool.label_studio import LabelStudioOracle
 from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
+from al_lightning.pool.parquet_shards import ParquetShards
+from al_lightning.pool.tar_shards import TarShards
 from al_lightning.query import (
     BALD,
     Badge,
@@ -90,6 +92,7 @@ __all__ = [
     "Novel",
     "Outputs",
     "OverallUncertainty",
+    "ParquetShards",
     "PerCost",
     "Planned",
     "PoolCovered",
@@ -108,12 +111,14 @@ __all__ = [
     "RoundRecord",
     "Scores",
     "Seals",
+    "ShardShare",
     "Spread",
     "StabilizingPredictions",
     "Staggered",
     "StallDetection",
     "Stochastic",
     "Stratified",
+    "TarShards",
     "TypiClust",
     "Variance",
     "VariationRatio",

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from al_lightning.errors import CannotWrite
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
+"""What :func:`read_arrays` and looking into its result raise where a file is missing, cut off or damaged."""
 
 
 @contextmanager

@@ -56,6 +56,10 @@ class BadLabelFile(PoolError):
         self.problems = tuple(problems)
 
 
+class DamagedShard(PoolError):
+    """A file of records that is missing, no shard, changed since it was indexed, or cannot be read in a place."""
+
+
 class RunMismatch(ActiveLearningError):
     """The run folder holds a run with another configuration."""
 

@@ -281,6 +281,8 @@ class ActiveLearner:
         ranks.start()
         materialise(model, first, pool)
         check_task(self.query, pool.task)
+        if self.candidates.uses_shards:
+            _ = pool.view().shard_of  # a pool without is refused before anything is bought
         coverage = needed_by(self.stop).get("coverage")
         if coverage is not None and pool.features is None:
             raise FeaturesMissing(f"{coverage} compares records by the pool's features. {NO_FEATURES}")

@@ -90,6 +90,7 @@ class Run:
         self._store: Store | None = None
         self.pending: list[Entry] = []
         self._waited = 0.0  # what pending work on other machines took here, beyond the seconds that are billed for it
+        self._bytes_seen = pool.bytes_read or 0
         self.cached: dict[str, Any] = {}
         self._files: dict[str, str] = {}
         self._about: dict[str, Any] = {}
@@ -273,7 +274,11 @@ class Run:
     # ---- what it does ------------------------------------------------------------------------------------------
 
     def spend(self, *entries: Entry) -> None:
-        """Put work on the ledger; it is written with the next step."""
+        """Put work on the ledger, the first of it with the bytes read since the last; written with the next step."""
+        total = self.pool.bytes_read
+        if entries and total is not None:
+            new, self._bytes_seen = total - self._bytes_seen, total
+            entries = (replace(entries[0], bytes=entries[0].bytes + sum(self.ranks.gather(new))), *entries[1:])
         self.pending += entries
 
     @property
@@ -308,8 +313,16 @@ class Run:
         else:
             found = self.on_zero(lambda: self.scoring.run(request))
             self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
-        entry = Entry(phase=phase, round=self.round, records=found.records, flops=found.flops, seconds=found.seconds)
-        self.spend(entry)
+        self.spend(
+            Entry(
+                phase=phase,
+                round=self.round,
+                records=found.records,
+                flops=found.flops,
+                seconds=found.seconds,
+                bytes=found.bytes,
+            )
+        )
         self._waited += found.wall - found.seconds
         return found
 
@@ -317,6 +330,8 @@ class Run:
         """Note what a running fit has done so far, should it be killed; the next commit settles it."""
         if self._store is not None:
             spent = {"round": self.round, "records": records, "flops": flops, "seconds": seconds}
+            if new := (self.pool.bytes_read or 0) - self._bytes_seen:
+                spent["bytes"] = new * self.ranks.world  # as records are: each process reads about as much
             self._store.note("in_flight", spent)
 
     @property

@@ -22,7 +22,7 @@ from al_lightning.history import Reason, RoundRecord
 from al_lightning.pool.oracle import SKIP
 from al_lightning.pool.votes import Statement
 
-FORMAT = 2
+FORMAT = 3
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE query (round INTEGER, position INTEGER, id INTEGER NOT NULL UNIQUE, score REAL, score_round INTEGER,
@@ -43,6 +43,8 @@ CREATE TABLE audit (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, at TEXT NOT NU
                     source TEXT NOT NULL, old TEXT, new TEXT NOT NULL);
 """
 """Labels of people: their keys, everything said (NULL: no longer), and every change of a label."""
+_SINCE_3 = "ALTER TABLE ledger ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;"
+"""Bytes read of records in shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ class Store:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > FORMAT:
                 raise _newer(self.folder, version)
-            missing = {0: _SCHEMA + _SINCE_2, 1: _SINCE_2}.get(version)
+            missing = {0: _SCHEMA + _SINCE_2 + _SINCE_3, 1: _SINCE_2 + _SINCE_3, 2: _SINCE_3}.get(version)
             if missing is not None:
                 db.executescript(f"BEGIN; {missing} PRAGMA user_version={FORMAT}; COMMIT;")
         except BaseException:
@@ -227,8 +229,8 @@ class Store:
             row = (record.round, int(record.final), json.dumps(record.to_json()))
             db.execute("INSERT OR REPLACE INTO round VALUES (?, ?, ?)", row)
         db.executemany(
-            "INSERT INTO ledger (phase, round, records, flops, seconds) VALUES (?, ?, ?, ?, ?)",
-            [(e.phase, e.round, e.records, e.flops, e.seconds) for e in change.entries],
+            "INSERT INTO ledger (phase, round, records, flops, seconds, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            [(e.phase, e.round, e.records, e.flops, e.seconds, e.bytes) for e in change.entries],
         )
         db.executemany(
             "INSERT INTO reason (round, kind, sentence, numbers) VALUES (?, ?, ?, ?)",
@@ -282,15 +284,17 @@ def _load(db: sqlite3.Connection, folder: Path) -> Saved:
             saved.final = loaded
         else:
             saved.rounds.append(loaded)
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    columns: tuple[str, ...] = ("phase", "round", "records", "flops", "seconds", *(["bytes"] if version >= 3 else []))
     saved.entries = [
-        Entry(phase=p, round=r, records=n, flops=f, seconds=s)
-        for p, r, n, f, s in db.execute("SELECT phase, round, records, flops, seconds FROM ledger ORDER BY seq")
+        Entry(**dict(zip(columns, row, strict=True)))
+        for row in db.execute(f"SELECT {', '.join(columns)} FROM ledger ORDER BY seq")
     ]
     saved.reasons = [
         Reason(k, s, json.loads(n)) for k, s, n in db.execute("SELECT kind, sentence, numbers FROM reason ORDER BY seq")
     ]
     saved.files = dict(db.execute("SELECT name, path FROM file"))
-    if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
+    if version >= 2:
         saved.keys = dict(db.execute("SELECT id, key FROM record_key"))
         columns = ("id", "ask", "who", "source", "line", "at", "value")
         for *known, value in db.execute(f"SELECT {', '.join(columns)} FROM statement ORDER BY seq"):

@@ -38,6 +38,7 @@ def view_of(
         label_costs=None if label_costs is None else np.asarray(label_costs, np.float64),
         load_features=None if features is None else lambda: features,
         load_clusters=by_hand or by_kmeans,
+        load_shard_of=lambda: np.arange(size) // 4,
     )
 
 

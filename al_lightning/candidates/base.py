@@ -33,10 +33,12 @@ class CandidateSelector(ABC):
     Attributes:
         reuses_scores: whether records scored in an earlier round may be queried by their stale score.
         uses_features: whether the pool's features are read.
+        uses_shards: whether it must know which shard a record lies in.
     """
 
     reuses_scores: bool = False
     uses_features: bool = False
+    uses_shards: bool = False
 
     def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
         """How many records it will have inferred for a query, from counts alone; at most, where ids decide too.

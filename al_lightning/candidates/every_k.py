@@ -30,7 +30,8 @@ class EveryK(CandidateSelector):
     def __post_init__(self) -> None:
         if self.k < 1 or self.k != int(self.k):
             raise ValueError(f"EveryK(k={self.k}): k is the rounds between two inferences, allowed: 1, 2, 3, ...")
-        object.__setattr__(self, "uses_features", self.selector.uses_features)  # frozen, yet not a setting
+        for name in ("uses_features", "uses_shards"):
+            object.__setattr__(self, name, getattr(self.selector, name))  # frozen, yet not a setting
 
     def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
         if turn % self.k:

@@ -66,10 +66,10 @@ class Measured:
         trained = {0: 1, -1: epochs}
         for round, count in trained.items():
             if n := validated_per_fit + count * validated_per_epoch:
-                cost = {"flops": n * forward[0], "seconds": n * forward[1]}
-                entries.append(Entry(phase="validate", round=round, records=n, **cost))
-        flops = {"train": train[0], "forward": forward[0]}
-        return cls(entries=entries, flops=flops, epochs=trained, recipe=epochs, cautious=False)
+                flops, seconds = (n * each for each in forward)
+                entries.append(Entry(phase="validate", round=round, records=n, flops=flops, seconds=seconds))
+        per_record = {"train": train[0], "forward": forward[0]}
+        return cls(entries=entries, flops=per_record, epochs=trained, recipe=epochs, cautious=False)
 
     def line(self, phases: Sequence[str], round: int | None = None) -> Line:
         """All work of these phases, or that of one round."""

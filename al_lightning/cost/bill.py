@@ -17,12 +17,14 @@ class Line:
     records: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    bytes: int = 0
 
     def __add__(self, other: Line | Entry) -> Line:
         return Line(
             records=self.records + other.records,
             flops=self.flops + other.flops,
             seconds=self.seconds + other.seconds,
+            bytes=self.bytes + other.bytes,
         )
 
 
@@ -112,6 +114,11 @@ class Bill:
         return self.total.seconds
 
     @property
+    def bytes(self) -> int:
+        """Bytes read of the records' files; 0 where the dataset does not count them."""
+        return self.total.bytes
+
+    @property
     def records_trained(self) -> int:
         """Forward-and-backward passes, aborted fits included."""
         return sum(self.lines[p].records for p in ("train", "aborted") if p in self.lines)
@@ -165,19 +172,26 @@ class Bill:
             "flops_reference": self.reference.flops if self.reference else None,
             "seconds_reference": self.reference.seconds if self.reference else None,
             **({"kwh": sum(self.kwh.values())} if self.kwh else {}),
+            **({"bytes": self.bytes} if self.bytes else {}),
             "phases": {
                 phase: {
                     **{"records": line.records, "flops": line.flops, "seconds": line.seconds},
                     **({"kwh": self.kwh[phase]} if phase in self.kwh else {}),
+                    **({"bytes": line.bytes} if self.bytes else {}),
                 }
                 for phase, line in self.lines.items()
             },
         }
 
+    def _bytes_column(self) -> list[str]:
+        return ["bytes read", *(f"{line.bytes:,}" for line in self.lines.values()), f"{self.bytes:,}"]
+
     def __str__(self) -> str:
         rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
         rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
         rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        if self.bytes:
+            rows = [f"{row}{size:>18}" for row, size in zip(rows, self._bytes_column(), strict=True)]
         if self.kwh:
             parts = ", ".join(f"{phase} {kwh:.3g}" for phase, kwh in self.kwh.items())
             rows += [f"{sum(self.kwh.values()):.3g} kWh measured ({parts})"]

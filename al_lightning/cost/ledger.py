@@ -22,6 +22,7 @@ class Entry:
         records: records that went through the model (or the algorithm), epochs counted.
         flops: floating-point operations, 2 per multiply-add, measured on the user's model.
         seconds: wall-clock time.
+        bytes: read of the records' files, where the dataset counts them (``ParquetShards``, ``TarShards``).
     """
 
     phase: str
@@ -29,6 +30,7 @@ class Entry:
     records: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:

@@ -122,15 +122,15 @@ def embed(
         if known > ids[-1] and _file(target, number).exists():
             continue
         request = Request(trainer=trainer, model=model, pool=pool, ids=ids, question=question, meter=meter)
-        found = scorer.run(replace(request, scratch=target / "scratch"))
-        rows = found.arrays["features"]
+        arrays, entry = _ask(scorer, replace(request, scratch=target / "scratch"))
+        rows = arrays["features"]
         width = rows.shape[1]
         write_aside(_file(target, number), partial(np.save, arr=rows, allow_pickle=False))
         shutil.rmtree(target / "scratch", ignore_errors=True)
         known = max(known, int(ids[-1]) + 1)
         about = {"rows": known, "width": width, "rows_per_file": rows_per_file, "made_from": key}
         write_aside(target / _ABOUT, lambda file, says=about: file.write(json.dumps(says).encode()))  # type: ignore[misc]
-        entries.append(Entry(phase="embed", round=0, records=found.records, flops=found.flops, seconds=found.seconds))
+        entries.append(entry)
     return Mapped(target), entries
 
 
@@ -167,13 +167,18 @@ def assign(
     inner = layer.question(model, fitted=True)
     question = Question(partial(_Assigning, inner, centroids), f"{inner.says} {digest(centroids)}")
     request = Request(trainer=trainer, model=model, pool=pool, ids=at, question=question)
-    found = (scoring or TrainerScorer()).run(request)
-    comparing = 2.0 * found.records * centroids.size
-    entries = [
-        Entry(phase="embed", round=0, records=found.records, flops=found.flops, seconds=found.seconds),
-        Entry(phase="cluster", round=0, flops=comparing),
-    ]
-    return found.arrays["cluster"].astype(np.int32), entries
+    arrays, entry = _ask(scoring or TrainerScorer(), request)
+    comparing = Entry(phase="cluster", round=0, flops=2.0 * entry.records * centroids.size)
+    return arrays["cluster"].astype(np.int32), [entry, comparing]
+
+
+def _ask(scorer: Scorer, request: Request) -> tuple[dict[str, np.ndarray], Entry]:
+    """What came back, and what it took."""
+    before = request.pool.bytes_read or 0
+    found = scorer.run(request)
+    read = found.bytes + (request.pool.bytes_read or 0) - before
+    flops, seconds = found.flops, found.seconds
+    return found.arrays, Entry(phase="embed", round=0, records=found.records, flops=flops, seconds=seconds, bytes=read)
 
 
 class _Assigning(AbstractContextManager[Payload]):

@@ -200,6 +200,13 @@ class PoolDataModule(L.LightningDataModule):
         """Every dataset object in here; copies of a Trainer share them instead of cloning them."""
         return [x for x in (self._data, self._eval_view, self._val, self._test, self.inner) if x is not None]
 
+    @property
+    def bytes_read(self) -> int | None:
+        """Bytes its datasets have read out of shards in this process and its loaders; None where none counts them."""
+        self._ready()
+        datasets = {id(x): x for x in (*self.datasets, self.val_data) if hasattr(x, "bytes_read")}
+        return sum(x.bytes_read for x in datasets.values()) if datasets else None
+
     def key(self, id: int) -> Any:
         """The user's stable key of a record, or its id."""
         return self.keys[id] if self.keys is not None else id
@@ -210,11 +217,11 @@ class PoolDataModule(L.LightningDataModule):
 
     def take_fingerprint(self) -> dict[str, Any]:
         """What a later run needs to recognise this dataset."""
-        return fingerprint.take(self.size, self.keys, self.read_input)
+        return fingerprint.take(self.size, self.keys, fingerprint.reader(self.eval_data, self.items))
 
     def check_fingerprint(self, taken: Mapping[str, Any]) -> None:
         """Raise PoolChanged unless the dataset begins with the records that ``taken`` saw."""
-        fingerprint.check(taken, self.size, self.keys, self.read_input)
+        fingerprint.check(taken, self.size, self.keys, fingerprint.reader(self.eval_data, self.items))
 
     def view(self, *, round: int = 0, features: Any = None, score_cost: float | None = None) -> PoolView:
         """The read-only view that selectors and strategies get.
@@ -225,7 +232,7 @@ class PoolDataModule(L.LightningDataModule):
                 view has the user's array, if there is one.
             score_cost: see :class:`~al_lightning.pool.view.PoolView`.
         """
-        state = self._ready()
+        state, data = self._ready(), self.eval_data
         own = (lambda: self.features) if hasattr(self.features, "shape") else None
         return PoolView(
             size=state.size,
@@ -240,6 +247,7 @@ class PoolDataModule(L.LightningDataModule):
             load_clusters=features.clusters if features is not None else None,
             load_projected=features.projected if features is not None else None,
             spend=features.spend if features is not None else None,
+            load_shard_of=lambda: getattr(data, "shard_of", None),
         )
 
     def start_run(self) -> PoolState:

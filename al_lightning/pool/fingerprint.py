@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from al_lightning.errors import PoolChanged
+from al_lightning.pool.items import ItemFormat
+from al_lightning.pool.shard_files import Shards
 
 PROBES = 64
 
@@ -43,13 +45,19 @@ def _feed(state: Any, value: Any) -> None:
         state.update(type(value).__qualname__.encode())
 
 
+def reader(data: Any, items: ItemFormat) -> Callable[[int], Any]:
+    """What records of a dataset are recognised by: their inputs; in shards, their place, for which nothing is read."""
+    return data.identity if isinstance(data, Shards) else lambda id: items.input_of(data[id])
+
+
 def take(size: int, keys: Sequence[Any] | None, read: Callable[[int], Any]) -> dict[str, Any]:
     """Fingerprint the first ``size`` records: all keys where there are keys, else the content of a few records.
 
     Args:
         size: records to cover.
         keys: one stable key per record, or None.
-        read: id -> what the model sees of the record (its target excluded: correcting a label changes no record).
+        read: id -> what the record is recognised by, see :func:`reader` (its target excluded: correcting a label
+            changes no record).
 
     Returns:
         JSON-able data for :func:`check`. A dataset whose items differ from one read to the next (random

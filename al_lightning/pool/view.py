@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
-from al_lightning.errors import BadScores, FeaturesMissing
+from al_lightning.errors import BadScores, FeaturesMissing, PoolError
 from al_lightning.features.neighbours import distance_to_nearest, project
 
 if TYPE_CHECKING:
     from al_lightning.features.cluster import Clusters
 
 NO_FEATURES = "the pool has no features. Pass PoolDataModule(features=...): an (N, d) array, RawInputs() or Layer()."
+NO_SHARDS = (
+    "the pool's dataset is not in shards. Open it by ParquetShards or TarShards, or give it an attribute shard_of: an "
+    "(N,) array of the shard that each record lies in; or choose other candidates, such as RandomShare or Staggered."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class PoolView:
         load_features: behind :attr:`features`.
         load_clusters: behind :meth:`clusters`.
         load_projected: ``dims -> (N, dims)``, behind :meth:`distance_to_labelled`.
+        load_shard_of: behind :attr:`shard_of`; may find none.
         spend: told of floating-point operations and seconds that a method took.
     """
 
@@ -51,6 +56,7 @@ class PoolView:
     load_features: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     load_clusters: Callable[[int], Clusters] | None = field(default=None, repr=False)
     load_projected: Callable[[int], np.ndarray] | None = field(default=None, repr=False)
+    load_shard_of: Callable[[], np.ndarray | None] | None = field(default=None, repr=False)
     spend: Callable[[float, float], None] | None = field(default=None, repr=False)
 
     @property
@@ -69,6 +75,22 @@ class PoolView:
         if self.load_clusters is None:
             raise FeaturesMissing(NO_FEATURES)
         return self.load_clusters(n_clusters)
+
+    @property
+    def shard_of(self) -> np.ndarray:
+        """Shard that each record lies in, ``(N,)`` int: what is read as one.
+
+        Raises:
+            PoolError: the pool is not in shards, or not one shard is named per record.
+        """
+        found = self.load_shard_of() if self.load_shard_of is not None else None
+        if found is None:
+            raise PoolError(NO_SHARDS)
+        if len(found) != self.size:
+            raise PoolError(
+                f"shard_of has {len(found)} entries, the pool {self.size} records: one for each is expected."
+            )
+        return found
 
     def distance_to_labelled(self, ids: np.ndarray, dims: int) -> np.ndarray:
         """Distance of records to the nearest labelled one, in a random projection of the features; on the bill.

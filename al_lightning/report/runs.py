@@ -269,7 +269,7 @@ def _check(run: ReportedRun) -> None:
         _numbers(*(x for x in (record.agreement, record.uncertainty, record.coverage) if x is not None))
         _texts(record.start, *record.metrics)
     for entry in saved.entries:
-        _finite(entry.round, entry.records, entry.flops, entry.seconds)
+        _finite(entry.round, entry.records, entry.flops, entry.seconds, entry.bytes)
     for reason in saved.reasons:
         _texts(reason.kind, reason.sentence)
     for said in saved.statements:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.durable import read_arrays, write_aside
+from al_lightning.durable import UNREADABLE, read_arrays, write_aside
 from al_lightning.scoring.ray_worker import Done
 from al_lightning.scoring.shards import Shard
 
@@ -32,7 +32,7 @@ class Kept:
             return
         forward = done.known.get(_FORWARD, np.nan)
         arrays: dict[str, Any] = {f"of {name}": values for name, values in done.arrays.items()}
-        arrays |= {"ids": shard.ids, "spent": np.array([done.width, done.flops, done.seconds, forward])}
+        arrays |= {"ids": shard.ids, "spent": np.array([done.width, done.flops, done.seconds, forward, done.bytes])}
         write_aside(self._folder / f"{shard.start}.npz", lambda file: np.savez(file, **arrays))
 
     def read(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Done]]:
@@ -48,14 +48,14 @@ class Kept:
             return None
         try:
             arrays = read_arrays(path)
-            ids, (width, flops, seconds, forward) = arrays.pop("ids"), arrays.pop("spent").tolist()
-        except (ValueError, KeyError, OSError):
+            ids, (width, flops, seconds, forward, read) = arrays.pop("ids"), arrays.pop("spent").tolist()
+        except UNREADABLE:
             return None
         if not np.array_equal(ids, shard.ids):
             return None
         named = {name.removeprefix("of "): values for name, values in arrays.items()}
         known = {} if np.isnan(forward) else {_FORWARD: forward}
-        return Done(arrays=named, width=int(width), flops=flops, seconds=seconds, known=known)
+        return Done(arrays=named, width=int(width), flops=flops, seconds=seconds, known=known, bytes=int(read))
 
 
 class Gathered:

@@ -109,6 +109,7 @@ class Answers:
         flops: of all passes.
         seconds: of all machines that worked, added up: what is billed.
         wall: seconds that the caller waited.
+        bytes: that other machines read of the records' files; what this one reads, its dataset counts.
     """
 
     ids: np.ndarray
@@ -118,6 +119,7 @@ class Answers:
     flops: float
     seconds: float
     wall: float
+    bytes: int = 0
 
 
 class Scorer(Protocol):

@@ -31,15 +31,23 @@ class Spent:
         records: that went through the model, those that did so twice included.
         flops: of all passes.
         seconds: of all workers.
+        bytes: that they read.
     """
 
     records: float = 0
     flops: float = 0.0
     seconds: float = 0.0
+    bytes: float = 0.0
 
-    def add(self, records: float, flops: float, seconds: float) -> None:
+    def add(self, records: float, flops: float, seconds: float, bytes: float) -> None:
         """Add work."""
         self.records, self.flops, self.seconds = self.records + records, self.flops + flops, self.seconds + seconds
+        self.bytes += bytes
+
+    @property
+    def bytes_per_record(self) -> float:
+        """Bytes read per record so far."""
+        return self.bytes / self.records if self.records else 0.0
 
 
 @dataclass
@@ -158,7 +166,7 @@ class Call:
             return
         if error is not None:
             raise error
-        self.spent.add(0, 0.0, seconds)
+        self.spent.add(0, 0.0, seconds, 0.0)
         self.team.ready()
         self._idle.append(member)
 
@@ -178,7 +186,7 @@ class Call:
                 raise _in_shard(error, shard)
             self.schedule.failed(attempt, error)
             return
-        self.spent.add(len(shard), done.flops, done.seconds)
+        self.spent.add(len(shard), done.flops, done.seconds, done.bytes)
         if self.schedule.answered(attempt):
             self.take(shard, done)
             self.kept.write(shard, done)
@@ -199,7 +207,8 @@ class Call:
         """What a worker did of a shard that it will not answer for, as far as can be told from here."""
         seconds, pace = max(0.0, time.monotonic() - attempt.since), self.schedule.pace
         records = len(attempt.shard) * (1.0 if pace is None else min(1.0, seconds / max(pace, 1e-9)))
-        self.spent.add(records, records * self.known.get("forward", 0.0), seconds)
+        flops, read = records * self.known.get("forward", 0.0), records * self.spent.bytes_per_record
+        self.spent.add(records, flops, seconds, read)
 
     def _say_silence(self) -> None:
         import ray

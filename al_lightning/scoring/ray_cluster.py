@@ -167,5 +167,7 @@ def reading_of(pool: PoolDataModule, opens: Callable[[], Any] | None) -> Reading
         hooks={name: getattr(inner, name) for name in HOOKS if defines(inner, name)},
         data=pool.eval_data if opens is None else None,
         opens=opens,
-        fingerprint=None if opens is None else fingerprint.take(pool.size, None, pool.read_input),
+        fingerprint=None
+        if opens is None
+        else fingerprint.take(pool.size, None, fingerprint.reader(pool.eval_data, pool.items)),
     )

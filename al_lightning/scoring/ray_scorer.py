@@ -99,7 +99,7 @@ class RayScorer:
             )
             for shard, done in before:
                 call.take(shard, done)
-                call.spent.add(len(shard), done.flops, done.seconds)
+                call.spent.add(len(shard), done.flops, done.seconds, done.bytes)
             call.run(deadline=self.deadline, enough=self.enough, least=request.least)
         return Answers(
             ids=ids[call.gathered.fresh],
@@ -109,6 +109,7 @@ class RayScorer:
             flops=call.spent.flops,
             seconds=call.spent.seconds,
             wall=watch.seconds,
+            bytes=round(call.spent.bytes),
         )
 
     def close(self) -> None:

@@ -98,6 +98,7 @@ class Done:
         flops: of the passes.
         seconds: of this worker.
         known: FLOPs per record by kind of pass.
+        bytes: read of the records' files since this worker's last answer.
     """
 
     arrays: dict[str, np.ndarray]
@@ -105,6 +106,7 @@ class Done:
     flops: float
     seconds: float
     known: dict[Any, float]
+    bytes: int = 0
 
 
 class OpenedPool:
@@ -114,15 +116,22 @@ class OpenedPool:
         data = reading.data if reading.opens is None else reading.opens()
         self.task, self.items, self.scoring_batch_size = reading.task, reading.items, None
         self._data, self._batch = data, reading.batch
+        self._bytes_seen = 0
         # A worker on the CPU has the cores it asked for; loader processes of its own would take those of others.
         self._options = {k: v for k, v in reading.options.items() if parallel or k not in _LOADING}
         vars(self).update(reading.hooks)
         if reading.fingerprint is not None:
-            fingerprint.check(reading.fingerprint, size_of(data), None, lambda i: self.items.input_of(data[i]))
+            fingerprint.check(reading.fingerprint, size_of(data), None, fingerprint.reader(data, self.items))
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader[Any]:
         """``(ids, batch)`` for exactly these ids, in this order."""
         return loader_for_scoring(self._data, ids, self.scoring_batch_size or self._batch, self._options)
+
+    def bytes_new(self) -> int:
+        """Bytes the dataset has read since this was asked last."""
+        total = getattr(self._data, "bytes_read", 0)
+        new, self._bytes_seen = total - self._bytes_seen, total
+        return int(new)
 
 
 class ScoringWorker:
@@ -176,7 +185,14 @@ class ScoringWorker:
             arrays, flops, _, width = run_inference(
                 trainer, call.model, self._pool, ids, payload, meter, call.question.samples
             )
-        return Done(arrays=arrays, width=width, flops=flops, seconds=watch.seconds, known=meter.per_record)
+        return Done(
+            arrays=arrays,
+            width=width,
+            flops=flops,
+            seconds=watch.seconds,
+            known=meter.per_record,
+            bytes=self._pool.bytes_new(),
+        )
 
     def _prepared(self, call: Asked) -> tuple[Asked, L.Trainer, FlopMeter]:
         trainer = L.Trainer(

@@ -111,7 +111,10 @@ def keep(
         candidates=run.saved.meta.get("inferred", 0),
         stale=run.saved.meta.get("stale", 0),
         final=plan.final,
-        cost={"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
+        cost={
+            **{"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
+            **({"bytes": bill.bytes} if bill.bytes else {}),
+        },
     )
     run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
     record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))

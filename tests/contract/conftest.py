@@ -17,7 +17,7 @@ import torch
 
 from al_lightning import callbacks, candidates, query, round_size, stop
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, Staggered, WholePool
+from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, ShardShare, Staggered, WholePool
 from al_lightning.query import (
     BALD,
     Badge,
@@ -96,6 +96,8 @@ SELECTORS = [
     Staggered(0.3),
     Staggered(0.3, best=0.0),
     Staggered(0.3, spend=0.2),
+    ShardShare(0.3),
+    ShardShare(0.3, best=0.5),
     EveryK(WholePool(), 1),
     EveryK(Representatives(0.3), 3),
 ]

@@ -117,6 +117,13 @@ def test_both_ranks_take_the_same_rate_after_one_has_diverged(ranks: list[dict[s
     assert a["control"]["records"] == 9 * 12 * 12  # eight rates, and the control itself, on 12 labels
 
 
+def test_bytes_that_both_read_are_billed_on_both(ranks: list[dict[str, Any]]) -> None:
+    found = [rank["shards"] for rank in ranks]
+    assert found[0]["labelled"] == found[1]["labelled"]
+    assert found[0]["billed"] == found[1]["billed"] == found[0]["read here"] + found[1]["read here"]
+    assert min(rank["read here"] for rank in found) > 0
+
+
 def test_an_error_on_the_writing_rank_is_raised_on_both(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert rank["errors"]["oracle"] == "ConnectionError: the labelling server is down"

@@ -16,6 +16,7 @@ import torch
 from al_lightning import durable, store
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.candidates import ShardShare
 from al_lightning.cost.budget import Budget
 from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.round_size import Fixed
@@ -23,6 +24,7 @@ from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.stop import AllOf, AnyOf, CostStopping, PoolCovered, StabilizingPredictions
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
+from tests.shards import noted, shards_in
 
 writes: list[str] = []
 SCORED = {"eleven": [50, 3, 17, 4, 59, 0, 21, 22, 8, 40, 1], "one": [7], "two": [9, 8]}
@@ -144,6 +146,15 @@ def main(root: Path) -> None:
         "records": control.records,
         "flops": control.flops,
         "labelled": result.labelled.tolist(),
+    }
+
+    data = shards_in(root / f"shards-{rank}", "parquet")
+    pool, before = pool_of(data), noted(data.notes)
+    result = learner(root / "sharded", ddp(), candidates=ShardShare(0.1)).fit(net(), datamodule=pool)
+    report["shards"] = {
+        "labelled": result.labelled.tolist(),
+        "billed": result.bill.bytes,
+        "read here": noted(data.notes) - before,
     }
 
     report["errors"] = {

@@ -12,11 +12,13 @@ from scipy import stats
 
 from al_lightning.report import charts, classes
 from al_lightning.report.groups import grouped, half_width
+from al_lightning.report.page import write_report
 from al_lightning.report.runs import read
 from al_lightning.settings import flatten
 from al_lightning.store import read_run
 from tests.helpers import learner, net, pool_of
 from tests.report.reading import Page, sql
+from tests.shards import shards_in
 
 
 def test_its_bill_is_the_results(run: tuple[Any, Path], whole: tuple[Page, Path]) -> None:
@@ -29,6 +31,15 @@ def test_its_bill_is_the_results(run: tuple[Any, Path], whole: tuple[Page, Path]
     assert numbers["rho"] == pytest.approx([bill.rho, bill.rho_seconds])
     assert numbers["metric"] == [run[0].history[-1].metrics["val_acc"]]
     assert "At 0.5 EUR a label, 20 EUR a compute hour" in whole[0].text
+
+
+def test_bytes_have_a_column_where_there_are_any(whole: tuple[Page, Path], tmp_path: Path) -> None:
+    assert "read" not in whole[0].rows["bill-table"][0]
+    data = shards_in(tmp_path / "shards", "tar", 60)
+    bill = learner(tmp_path / "run").fit(net(), datamodule=pool_of(data)).bill
+    head, *rows = Page(write_report([tmp_path / "run"], tmp_path / "page").page).rows["bill-table"]
+    shown = {row[0]: dict(zip(head[1:], row[1:], strict=True))["read"] for row in rows}
+    assert shown == {**{phase: line.bytes for phase, line in bill.lines.items()}, "labels": "–", "all": bill.bytes}
 
 
 def test_its_tables_are_the_stores(run: tuple[Any, Path], whole: tuple[Page, Path]) -> None:

@@ -18,6 +18,7 @@ from al_lightning import Budget, FileOracle, KCenterGreedy, Prices, Staggered, W
 from al_lightning import store as store_module
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.pool import file_oracle
+from al_lightning.report.runs import read
 from al_lightning.round_size import Listed
 from al_lightning.store import Store, read_run
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, quiet, truth
@@ -444,6 +445,25 @@ def as_format_1(folder: Path) -> None:
         for table in ("record_key", "statement", "audit"):
             db.execute(f"DROP TABLE {table}")
         db.execute("PRAGMA user_version=1")
+    without_bytes(folder)
+
+
+def without_bytes(folder: Path) -> None:
+    with sqlite3.connect(folder / "run.sqlite", isolation_level=None) as db:
+        db.execute("ALTER TABLE ledger DROP COLUMN bytes")
+        if db.execute("PRAGMA user_version").fetchone()[0] > 2:
+            db.execute("PRAGMA user_version=2")
+
+
+def test_the_bill_of_a_folder_without_bytes_is_read_as_it_was(tmp_path: Path) -> None:
+    start(tmp_path)
+    fill(tmp_path / "queries" / "round-001.csv")
+    before = start(tmp_path)
+    without_bytes(tmp_path)
+    assert read(tmp_path).bill.lines == before.bill.lines  # nothing is written to look at it
+    assert len(read_run(tmp_path).entries) > 0
+    again = start(tmp_path)
+    assert again.bill.lines == before.bill.lines
 
 
 def test_a_folder_of_the_version_before_goes_on(tmp_path: Path) -> None:
@@ -465,6 +485,6 @@ def test_a_folder_of_a_later_version_is_refused_with_the_way_out(tmp_path: Path)
     with sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None) as db:
         db.execute("PRAGMA user_version=99")
     for look in (lambda: start(tmp_path), lambda: read_run(tmp_path)):
-        with pytest.raises(ActiveLearningError, match=r"run format 99, this version reads up to 2. Go on with"):
+        with pytest.raises(ActiveLearningError, match=r"run format 99, this version reads up to 3. Go on with"):
             look()
-    assert store_module.FORMAT == 2
+    assert store_module.FORMAT == 3
