@@ -60,7 +60,7 @@ def test_growing_follows_the_labels_that_came():
         (lambda: Growing(10, float("nan")), "factor=nan"),
         (lambda: Growing(10, float("inf")), "factor=inf"),
         (lambda: Listed([]), r"sizes=\[\]"),
-        (lambda: Listed([10, 0]), "size=0"),
+        (lambda: Listed([10, 0]), "sizes=0"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_allowed(make, says):

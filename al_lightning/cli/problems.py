@@ -91,9 +91,9 @@ class Classifier(L.LightningModule):
         for name, value in (("in_features", in_features), ("classes", classes), ("hidden", min(hidden, default=1))):
             if value < 1:
                 raise ValueError(f"{name}={value}: a width, allowed: 1 or more.")
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: allowed: 0 or more.")
+        for name, number in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            if not number >= 0:
+                raise ValueError(f"{name}={number}: allowed: 0 or more.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: a share, allowed: 0 <= label_smoothing < 1.")
         hidden = tuple(hidden)  # Hydra's ListConfig must not reach the checkpoint
