@@ -1,7 +1,7 @@
-"""Tables and pictures of the savings results, for people: ``python -m benchmarks.report``.
+"""Tables and pictures of results, for people: ``python -m benchmarks.report``.
 
-Reads ``results/savings-*.json``; writes the tables into ``benchmarks/README.md``, between its marks, and a picture per
-protocol into ``docs/pictures``.
+Reads ``results/savings-*.json`` and ``results/selection.json``; writes the tables into ``benchmarks/README.md``,
+between its marks, and a picture per protocol into ``docs/pictures``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from benchmarks.common import RESULTS
 
 README = Path(__file__).with_name("README.md")
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-BEGIN, END = "<!-- savings: begin -->", "<!-- savings: end -->"
 
 Row = Mapping[str, Any]
 
@@ -25,11 +24,13 @@ Row = Mapping[str, Any]
 def table(found: Mapping[str, Any]) -> str:
     """A protocol's methods, and its claims, in Markdown."""
     recipe, summary = found["recipe"], found["summary"]
+    gpus = {row.get("environment", {}).get("gpu") for row in found["rows"]}
+    where = f" On {gpus.pop()}." if len(gpus) == 1 and None not in gpus else ""
     labels = next(row["labels"] for row in summary if row["method"] == "baseline")
     lines = [
         f"### {found['benchmark'].removeprefix('savings-')}",
         f"{labels:,} labels; recipe: {recipe['epochs']} epochs, batches of {recipe['batch']}, "
-        f"learning rate {recipe['learning_rate']:g}, {recipe['schedule']}.",
+        f"learning rate {recipe['learning_rate']:g}, {recipe['schedule']}.{where}",
         "",
         "| method | seeds | accuracy % | against the baseline | macro-F1 | worst class | labels to match | ρ "
         "| ρ in seconds | rounds | trained | inferred |",
@@ -42,12 +43,54 @@ def table(found: Mapping[str, Any]) -> str:
             f"| {r['rho_seconds']:.2f} | {r['rounds']:.0f} | {r['records_trained']:,.0f} "
             f"| {r['records_inferred']:,.0f} |"
         )
-    lines += ["", "| claim | value | goal | |", "|---|---|---|---|"]
-    for c in found["claims"]:
+    name = found["benchmark"]
+    return "\n".join(
+        [*lines, "", *claims(found["claims"]), "", f"![accuracy against compute](../docs/pictures/{name}.png)", ""]
+    )
+
+
+def claims(found: Sequence[Row]) -> list[str]:
+    """Lines of a table of claims."""
+    lines = ["| claim | value | goal | |", "|---|---|---|---|"]
+    for c in found:
         holds = "holds" if c["holds"] else "**does not hold**"
         lines.append(f"| `{c['name']}` | {c['value']:.3g} | {c['op']} {c['target']:g} | {holds} |")
-    name = found["benchmark"]
-    return "\n".join([*lines, "", f"![accuracy against compute](../docs/pictures/{name}.png)", ""])
+    return lines
+
+
+def selection(found: Mapping[str, Any]) -> str:
+    """Time and memory of every strategy, ours, the peers' and the roofline's, in Markdown."""
+    rows = [row for row in found["rows"] if row["part"] == "strategy"]
+    libraries = list(dict.fromkeys(row["library"] for row in rows))
+    by = {(row["strategy"], row["n"], row["library"]): row for row in rows}
+
+    def cell(row: Row | None) -> str:
+        if row is None:
+            return ""
+        if "error" in row:
+            return "no memory" if "Memory" in row["error"] else row["error"]
+        return f"{time_of(row['seconds'])}, {max(row['memory'] / 1e6, 0.1):,.{int(row['memory'] < 1e7)}f} MB"
+
+    lines = [
+        f"| strategy | pool | roofline | {' | '.join(libraries)} |",
+        "|---|---|---|" + "---|" * len(libraries),
+    ]
+    for r in found["ratios"]:
+        cells = [cell(by.get((r["strategy"], r["n"], library))) for library in libraries]
+        lines.append(f"| {r['strategy']} | {r['n']:,} | {time_of(r['roofline_seconds'])} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *claims(found["claims"]), ""])
+
+
+def time_of(seconds: float) -> str:
+    """Seconds for people: 1.23 s, 45 ms."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def between(text: str, name: str, part: str) -> str:
+    """A text with what stands between its marks of this name replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{part}\n{end}{rest.split(end)[1]}"
 
 
 def picture(summary: Sequence[Row], path: Path, title: str) -> None:
@@ -80,9 +123,8 @@ def main() -> None:
         found = json.loads(path.read_text())
         parts.append(table(found))
         picture(found["summary"], PICTURES / f"{found['benchmark']}.png", found["benchmark"].removeprefix("savings-"))
-    text = README.read_text()
-    head, rest = text.split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n{chr(10).join(parts)}\n{END}{rest.split(END)[1]}")
+    text = between(README.read_text(), "savings", "\n".join(parts))
+    README.write_text(between(text, "selection", selection(json.loads((RESULTS / "selection.json").read_text()))))
     print(README)
 
 
