@@ -5,7 +5,8 @@
 A small real run: a pretrained layer embeds the pool, clusters choose the candidates, a module is fitted from warm
 weights, queries go out as files after approval, answers come back through the files and through ``al-lightning label``.
 
-- *random*: ``kill -9`` after a random time, and again after another one, until the run has ended;
+- *random*: ``kill -9`` after a random time, and again after another one, until the run has ended; 300 times, and on
+  until every phase of a round has been hit;
 - *planted*: ``kill -9`` before and after every system call that changes a file of the run: every write, fsync, rename,
   creation and removal, SQLite's included (benchmarks/syscalls.py finds them; no list has to be kept). After one is
   before the next, since nothing between them outlives the process: each is a single point;
@@ -72,7 +73,8 @@ from benchmarks.people import Person
 from benchmarks.power_cut import Disk, Tree, lay_out
 from benchmarks.syscalls import Call, check_platform, forked, traced
 
-KILLS = 300
+KILLS, MOST = 300, 4
+"""Random kills; up to so many times more where a phase has not been hit."""
 RECORDS, CLASSES, SIZES, EPOCHS = 60, ["cat", "dog", "owl"], [6, 6, 6], 2
 Row = dict[str, Any]
 Start = Callable[[str, Callable[[], None]], int]
@@ -431,6 +433,12 @@ def _record(folder: Path) -> tuple[Recorder, Row, float]:
     return recorder, whole, seconds
 
 
+def _enough(killed: list[Row], kills: int) -> bool:
+    """Whether there were as many kills, and one in every phase; a phase of a millisecond may want many more."""
+    phases = [phase for row in killed for phase in row.get("phases", [])]
+    return len(phases) >= kills and (len(set(phases)) == len(_PHASES) or len(phases) >= MOST * kills)
+
+
 def _summary(rows: list[Row], *names: str) -> list[Row]:
     counts = Counter(tuple(row.get(name, "?") for name in names) for row in rows)
     good = Counter(tuple(row.get(name, "?") for name in names) for row in rows if row["survived"])
@@ -457,7 +465,7 @@ def main() -> int:
         points += [(k, len(calls) - 1, True) for k, calls in enumerate(recorder.calls)]
         print(f"{seconds:.1f} s a run, {len(recorder.calls)} commands, {len(points)} points", file=sys.stderr)
         killed, seed = list[Row](), 0
-        while only in (None, "random") and sum(row.get("kills", 0) for row in killed) < KILLS // every:
+        while only in (None, "random") and not _enough(killed, KILLS // every):
             killed.append(done(f"random {seed}", partial(at_random, whole, seconds, seed)))
             seed += 1
         hit = [
