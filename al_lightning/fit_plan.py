@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -183,9 +183,9 @@ def records_of(
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Leave every module in the mode, training or eval, that it had: Lightning's fit trains in the modes it finds."""
-    before = [(m, m.training) for m in model.modules()]
+    before = [(m, m.training) for m in modules]
     try:
         yield
     finally:
@@ -196,7 +196,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put all modules in eval mode, and those that were not back afterwards."""
-    with modes_kept(model):
+    with modes_kept(model.modules()):
         model.eval()
         yield
 
@@ -221,18 +221,16 @@ def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
             names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
             raise UnsupportedModel(f"freeze={prefix!r} names no parameter; top-level names are {', '.join(names)}.")
     stopped = [p for name, p in model.named_parameters() if p.requires_grad and any(inside(name, x) for x in prefixes)]
-    still = [m for name, m in model.named_modules() if m.training and any(inside(name, x) for x in prefixes)]
+    still = [m for name, m in model.named_modules() if any(inside(name, x) for x in prefixes)]
     for p in stopped:
         p.requires_grad_(False)
-    for m in still:
-        m.train(False)
     try:
-        with warnings.catch_warnings():
+        with modes_kept(still), warnings.catch_warnings():
+            for m in still:
+                m.train(False)
             # Lightning warns of modules in eval mode; here they are meant to be.
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
             yield
     finally:
         for p in stopped:
             p.requires_grad_(True)
-        for m in still:
-            m.train(True)

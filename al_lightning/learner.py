@@ -200,7 +200,7 @@ class ActiveLearner:
 
     def _show(self, record: RoundRecord, model: L.LightningModule) -> None:
         if self.on_round is not None:
-            with modes_kept(model):  # it may well evaluate
+            with modes_kept(model.modules()):  # it may well evaluate
                 self.on_round(record, model)
 
     def _decide(self, run: Run) -> None:

@@ -313,16 +313,7 @@ class Run:
         else:
             found = self.on_zero(lambda: self.scoring.run(request))
             self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
-        self.spend(
-            Entry(
-                phase=phase,
-                round=self.round,
-                records=found.records,
-                flops=found.flops,
-                seconds=found.seconds,
-                bytes=found.bytes,
-            )
-        )
+        self.spend(found.entry(phase, self.round))
         self._waited += found.wall - found.seconds
         return found
 

@@ -37,7 +37,7 @@ _KINDS: dict[type, dict[str, str]] = {
     list: {"text": "abc", "number": "7", "part": "{a: 1}", "negative": "[-1]", "texts": "[abc]"},
 }
 """Values that are wrong for an option, by what it holds; of a list, of numbers."""
-_NAMES = {"mode", "schedule", "kind", "remedy", "accelerator"}
+_NAMES = {"mode", "schedule", "kind", "remedy"}
 """Texts that are one of a few."""
 
 
@@ -101,8 +101,6 @@ def wrong_values(option: Option) -> Iterator[str]:
     kinds = dict(_KINDS[type(option.holds)])
     if isinstance(option.holds, list) and option.holds and isinstance(option.holds[0], str):
         kinds.update(negative="[1]", texts="[no_such]")
-    if option.name.endswith("save_dir"):  # set from the run folder
-        kinds = {}
     yield from kinds.values()
     if option.name.rsplit(".", 1)[-1] in _NAMES:
         yield "no_such"
@@ -112,17 +110,13 @@ def answer(option: Option, value: str, folder: Path) -> tuple[str, str]:
     """What became of a value: ``refused`` and what was said, ``accepted``, or ``uncaught`` and what was raised."""
     override = f"{'' if option.given else '+'}{option.name}={value}"
     try:
-        cfg = compose_config("run", [option.choice, override, f"run_dir={folder}", *_small(option)])
+        cfg = compose_config("run", [option.choice, override, f"run_dir={folder}", "logger=none"])
         build(cfg)
     except (ActiveLearningError, HydraException, OmegaConfBaseException) as error:
         return "refused", str(error)
     except Exception as error:
         return "uncaught", repr(error)
     return "accepted", ""
-
-
-def _small(option: Option) -> list[str]:
-    return [] if option.choice.startswith("logger=") else ["logger=none"]
 
 
 def named(option: Option, value: str, said: str) -> bool:

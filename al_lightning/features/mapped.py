@@ -176,9 +176,8 @@ def _ask(scorer: Scorer, request: Request) -> tuple[dict[str, np.ndarray], Entry
     """What came back, and what it took."""
     before = request.pool.bytes_read or 0
     found = scorer.run(request)
-    read = found.bytes + (request.pool.bytes_read or 0) - before
-    flops, seconds = found.flops, found.seconds
-    return found.arrays, Entry(phase="embed", round=0, records=found.records, flops=flops, seconds=seconds, bytes=read)
+    entry = found.entry("embed", 0)
+    return found.arrays, replace(entry, bytes=entry.bytes + (request.pool.bytes_read or 0) - before)
 
 
 class _Assigning(AbstractContextManager[Payload]):

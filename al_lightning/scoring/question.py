@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.flops import FlopMeter
+from al_lightning.cost.ledger import Entry
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.query.base import Strategy
@@ -120,6 +121,12 @@ class Answers:
     seconds: float
     wall: float
     bytes: int = 0
+
+    def entry(self, phase: str, round: int) -> Entry:
+        """The work as a line of the ledger."""
+        return Entry(
+            phase=phase, round=round, records=self.records, flops=self.flops, seconds=self.seconds, bytes=self.bytes
+        )
 
 
 class Scorer(Protocol):

@@ -448,6 +448,16 @@ def test_freeze_goes_by_module_and_undoes_only_its_own() -> None:
     assert model.a.training
 
 
+def test_what_the_user_keeps_in_eval_mode_stays_in_it_after_a_freeze() -> None:
+    model = nn.Module()
+    model.add_module("a", nn.Sequential(nn.Linear(1, 1), nn.Dropout()))
+    model.a[1].eval()
+    with frozen(model, ("a",)):
+        assert not model.a.training
+    assert model.a.training
+    assert not model.a[1].training
+
+
 def test_the_hand_written_loop_scores_with_the_callback_on_the_trainer() -> None:
     model, pool, trainer = Watched(), pool_of(), quiet(callbacks=[WarmStart("keep", epochs=1)])
     for _ in range(2):
