@@ -306,6 +306,7 @@ def test_drop_last_that_leaves_no_batch_is_refused() -> None:
         (lambda: WarmStart("keep", epochs=0), r"epochs=0"),
         (lambda: WarmStart("keep", rho=0.9), r"rho=0\.9.*final="),
         (lambda: WarmStart("keep", final="previous", final_epochs=2, rho=0.9), r"rho=0\.9.*final_epochs="),
+        (lambda: WarmStart("keep", final_average=0.0), r"final_average=0\.0.*0 < final_average <= 1"),
         (lambda: WarmStart("keep", first_epochs=1.5), r"first_epochs=1\.5"),  # type: ignore[arg-type]
         (lambda: WarmStart("resume", replay=-1), r"replay=-1"),
         (lambda: WarmStart("keep", gate=0), r"gate=0.*0 < gate <= 1"),

@@ -21,7 +21,7 @@ from al_lightning.seeds import number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume", "fire", "dash"]
 AVERAGED = 0.85
-"""Share of a stable fit's steps whose weights are averaged: all but the first ones, which still move away."""
+"""Share of a stable round's steps whose weights are averaged: all but the first ones, which still move away."""
 _START: dict[str, Start] = {
     "reset": "initial",
     "keep": "previous",
@@ -75,6 +75,8 @@ class WarmStart(RoundCallback):
         final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
+        final_average: share of the consolidating fit's steps, its last, whose weights are averaged where it is
+            ``stable`` and starts warm, ``0 < share <= 1``.
         rho: what the run may spend in all, as rho: the consolidating fit trains for what is left of it, up to the whole
             recipe, and for ``final_epochs`` at least. None, or where rho is not known: ``final_epochs``. Validation
             within that fit comes on top.
@@ -97,6 +99,7 @@ class WarmStart(RoundCallback):
     max_new: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
+    final_average: float = 0.5
     rho: float | None = None
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)
@@ -137,6 +140,11 @@ class WarmStart(RoundCallback):
             raise ValueError(f"WarmStart(max_new={self.max_new}): a share of the labels, 0 < max_new < 1, or None.")
         if self.final not in (None, "initial", "previous"):
             raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
+        if not 0 < self.final_average <= 1:
+            raise ValueError(
+                f"WarmStart(final_average={self.final_average}): a share of the fit's steps, allowed: "
+                "0 < final_average <= 1."
+            )
         if self.rho is not None and not (self.rho > 0 and self.final and isinstance(self.final_epochs, float)):
             raise ValueError(
                 f"WarmStart(rho={self.rho}): a number above 0; it lengthens the consolidating fit, so it needs final= "
@@ -152,7 +160,7 @@ class WarmStart(RoundCallback):
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
-            **self._shape(_START[self.mode] == "previous"),
+            **self._shape(_START[self.mode] == "previous", AVERAGED),
             replay=self.replay if self.mode == "resume" else None,
             distill=self.distill,
             freeze=() if thawed else self.freeze,
@@ -167,11 +175,11 @@ class WarmStart(RoundCallback):
         epochs, spent = self.final_epochs, history.bill.rho
         if self.rho is not None and isinstance(epochs, float) and spent is not None:
             epochs = min(1.0, max(epochs, self.rho - spent))
-        shape = self._shape(self.final == "previous")
+        shape = self._shape(self.final == "previous", self.final_average)
         return FitPlan(start=self.final, epochs=epochs, final=True, **shape)
 
-    def _shape(self, warm: bool) -> dict[str, Any]:
-        return {"rate": "peak", "average": AVERAGED, "moments": True} if self.stable and warm else {}
+    def _shape(self, warm: bool, average: float) -> dict[str, Any]:
+        return {"rate": "peak", "average": average, "moments": True} if self.stable and warm else {}
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 
