@@ -1,0 +1,30 @@
+"""Training on two processes and scoring on a cluster: rank 0 asks, and all ranks go on with its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.ddp, pytest.mark.xdist_group("ray")]
+
+
+def test_two_ranks_query_what_they_would_have_scored_themselves(cluster, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "ray" / "two_ranks.py"), str(tmp_path), cluster.address],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert len(set(first["there"]["labelled"])) == 24
+    for name in ("here", "there"):
+        assert first[name] == second[name]
+    assert first["there"] == first["here"]
+    assert (first["asked"], second["asked"]) == (2, 0)  # of three rounds, the last has no query
