@@ -14,6 +14,7 @@ from typing import Protocol
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.ahead import Measured
+from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Line
 from al_lightning.cost.course import Course
 from al_lightning.cost.efficiency import Efficiency, growing, whole_sizes
@@ -185,7 +186,9 @@ class Planned:
             return None
         full = train.flops / train.records, train.seconds / train.records
         known = (score.flops / score.records, score.seconds / score.records) if score.records else None
-        return Measured.assumed(train=full, forward=known or (full[0] / 3, full[1] / 3), epochs=self.epochs)
+        return Measured.assumed(
+            train=full, forward=known or (full[0] / (1 + BACKWARD), full[1] / (1 + BACKWARD)), epochs=self.epochs
+        )
 
     def _sizes(self, history: History, rounds: int, growth: float) -> list[int]:
         """So many further rounds that make the model good enough; none where the labels there are do."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from al_lightning.cost.ahead import Measured
+from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.energy import EnergyLedger, EnergyMeter
 from al_lightning.cost.flops import FlopMeter
@@ -228,7 +229,7 @@ class Run:
         records = self._recipe(labels) if labels else None
         if not train or not records:
             return None
-        return self.flops.per_record.get("forward", train / 3) * labels / (records * train) * passes
+        return self.flops.per_record.get("forward", train / (1 + BACKWARD)) * labels / (records * train) * passes
 
     @property
     def history(self) -> History:

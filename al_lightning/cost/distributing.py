@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Bill
 
 INFERENCE = ("score", "embed", "agree")
@@ -78,6 +79,8 @@ def inference_share(bill: Bill, *, records: int = 0) -> float | None:
     inferred = [bill.lines[phase] for phase in INFERENCE if phase in bill.lines and bill.lines[phase].records]
     seconds, count = sum(line.seconds for line in inferred), sum(line.records for line in inferred)
     train = bill.lines.get("train")
-    pace = seconds / count if count else train.seconds / train.records / 3 if train and train.records else 0.0
+    pace = (
+        seconds / count if count else train.seconds / train.records / (1 + BACKWARD) if train and train.records else 0.0
+    )
     total = bill.seconds + records * pace
     return (seconds + records * pace) / total if total else None
