@@ -73,6 +73,7 @@ ABLATION: dict[str, list[str]] = {
         "~fit.rho",  # the baseline's scoring alone is more than it
         "fit.epochs=0.14",
         "fit.final_epochs=0.5",
+        "fit.final_average=0.85",  # half of the recipe is long enough for its first steps to weigh little
     ],
     "round_sizes_only": ["experiment=ordinary", "round_size=spread", "~round_size.size", "round_size.rounds=6"],
     # All levers but one.
