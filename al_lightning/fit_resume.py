@@ -6,8 +6,8 @@ import pickle
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -127,7 +127,7 @@ class FitFile:
         with suppress(Exception):  # it has not even been written, or torch is too old to tell
             names = torch.serialization.get_unsafe_globals_in_checkpoint(self._path)
         if not names and not isinstance(error, pickle.UnpicklingError):
-            return f"{type(error).__name__}: {error}"
+            return _said(error)
         self._path.unlink(missing_ok=True)
         return (
             f"the state of its module or of a callback holds {', '.join(names) or 'objects'}, and nothing is read back "
@@ -182,7 +182,8 @@ class FitResume(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._kept is not None:
-            put_callbacks(trainer, self._kept)
+            with _fitting():
+                put_callbacks(trainer, self._kept["shared"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._made_of, self._last = made_of(trainer), time.perf_counter()
@@ -190,7 +191,8 @@ class FitResume(Callback):
             if self._kept["made_of"] != self._made_of:
                 different = set(self._made_of) ^ set(self._kept["made_of"])
                 raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
-            self._put_parts(trainer, self._kept)
+            with _fitting():
+                self._put_parts(trainer, self._kept)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._kept is not None:
@@ -205,13 +207,11 @@ class FitResume(Callback):
             part.load_fit_state(move_data_to_device(states[name], trainer.strategy.root_device))
 
     def _go_on(self, trainer: L.Trainer, kept: State) -> None:
-        try:
+        with _fitting():
             self._file.put_best(kept)
             put_shared(trainer, kept["shared"])
             self._put_parts(trainer, kept)
             put_own(trainer, kept["ranks"][self._file.run.ranks.rank]["own"])
-        except Exception as error:
-            raise CannotGoOn(f"{type(error).__name__}: {error}") from error
         self._file.take_over(kept)
         rank_zero_info(f"An interrupted fit goes on after {trainer.current_epoch} epochs.")
 
@@ -228,7 +228,7 @@ class FitResume(Callback):
             if ranks.world > 1:  # they travel
                 own = move_data_to_device(own, "cpu")
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
+            problem = _said(error)
         problem = next(filter(None, ranks.gather(problem)), None)
         if problem is None:
             state = {"made_of": self._made_of, "spent": spent, "shared": shared, "ranks": ranks.gather(own)}
@@ -237,6 +237,18 @@ class FitResume(Callback):
         self._least = (self._last - began) / SHARE
         if problem is not None and ranks.rank == 0:
             warnings.warn(f"this fit begins again if it is interrupted: {problem}.", stacklevel=2)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise CannotGoOn(_said(error)) from error
 
 
 def going_on(file: FitFile, model: L.LightningModule, fit: Callable[[State | None], T]) -> T:
@@ -252,7 +264,10 @@ def going_on(file: FitFile, model: L.LightningModule, fit: Callable[[State | Non
         return fit(None)
     start = snapshot(model)
     try:
-        return fit(kept)
+        with warnings.catch_warnings():
+            # What is in a ModelCheckpoint's folder is of this fit.
+            warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+            return fit(kept)
     except CannotGoOn as error:
         if file.run.ranks.rank == 0:
             begins_again(str(error))

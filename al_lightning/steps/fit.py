@@ -159,6 +159,8 @@ def run_fit(
     resume = [FitResume(file, meter, [*ours, served.sampler], kept, best_path)] if file else []
     trainer.callbacks = [*resume, *ours, *own]  # type: ignore[attr-defined]
     pool.train_ids, pool.train_sampler = served
+    if served.sampler is not None:
+        served.sampler.epoch = 0  # an attempt to go on may have come before
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
             random.seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from al_lightning import fit_resume
 from al_lightning.callbacks import meter
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.errors import CannotWrite
 from al_lightning.result import Result
+from al_lightning.round_size import Listed
 from al_lightning.store import read_run
 from tests.helpers import CLASSES, WIDTH, Net, learner, pool_of, quiet
 
@@ -57,6 +60,8 @@ class Random(Net):
 
     def on_fit_start(self) -> None:
         self.fits += 1
+        self.best.reset()
+        self.seen.zero_()
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         if self.dies == (self.fits, self.current_epoch, batch_idx):
@@ -109,14 +114,19 @@ class Tallies(Callback):
 
 
 def run(
-    folder: Path, dies: Point | None = None, *, trainer: dict[str, Any] | None = None, callbacks: Any = (), **kwargs: Any
+    folder: Path,
+    dies: Point | None = None,
+    *,
+    trainer: dict[str, Any] | None = None,
+    callbacks: Any = (),
+    **kwargs: Any,
 ) -> tuple[Random, Result]:
     """One start of the program, its generators somewhere else each time."""
     L.seed_everything(random.randrange(1000), verbose=False)
     module = {name: kwargs.pop(name) for name in ("schedule",) if name in kwargs}
     model = Random(dies, **module)
     made = quiet(max_epochs=EPOCHS, callbacks=[make() for make in callbacks], **(trainer or {}))
-    return model, learner(folder, made, **kwargs).fit(model, datamodule=pool_of(batch_size=5))
+    return model, learner(folder, made, **kwargs).fit(model, datamodule=pool_of(batch_size=4))
 
 
 def outcome(folder: Path, result: Result) -> dict[str, Any]:
@@ -141,9 +151,7 @@ def interrupted(folder: Path, dies: Point, **kwargs: Any) -> tuple[Random, Resul
 
 
 FRUGAL: dict[str, Any] = {
-    "fit": WarmStart(
-        "keep", first_epochs=0.8, epochs=0.6, final="previous", final_epochs=0.6, rho=2.0, stable=True
-    ),
+    "fit": WarmStart("keep", first_epochs=0.8, epochs=0.6, final="previous", final_epochs=0.6, rho=2.0, stable=True),
     "schedule": "cycle",
 }
 CASES: dict[str, dict[str, Any]] = {
@@ -171,14 +179,194 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dies", [(2, 3, 1), (3, 2, 0)], ids=["a round", "the last fit"])
+LAST = {"frugal": 2, "accumulated": 2, "part": 2, "callbacks": 2, "steps": 1}
+"""An epoch that every fit of the case has."""
+
+
+@pytest.mark.parametrize("fit", [2, 3], ids=["a round", "the last fit"])
 @pytest.mark.parametrize("case", CASES)
-def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, case: str, dies: Point) -> None:
+def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, case: str, fit: int) -> None:
     _, whole = run(tmp_path / "whole", **CASES[case])
-    fit, epoch, _ = dies
-    model, result = interrupted(tmp_path / "run", (fit, min(epoch, 2) if case in SHORT else epoch, 0), **CASES[case])
+    epoch = LAST.get(case, 3)
+    model, result = interrupted(tmp_path / "run", (fit, epoch, 1), **CASES[case])
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
-    assert min(epoch for number, epoch in model.trained if number == 1) == min(epoch, 2 if case in SHORT else epoch)
+    assert min(epoch for number, epoch in model.trained if number == 1) == epoch
 
 
-SHORT = ("frugal", "accumulated", "part", "steps", "callbacks")
+def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> None:
+    _, whole = run(tmp_path / "whole")
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (2, 2, 2))  # two batches of the third epoch are lost
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (1, 4, 1))  # and, of the same fit, one of the fifth
+    for _ in range(2):  # a finished run that is opened again bills nothing twice
+        _, result = run(tmp_path / "run")
+        lines, of = dict(result.bill.lines), whole.bill.lines
+        lost = lines.pop("aborted")
+        assert lost.records == 3 * 4
+        assert lost.flops == pytest.approx(3 * 4 * of["train"].flops / of["train"].records)
+        assert lost.seconds > 0
+        assert {phase: (x.records, x.flops) for phase, x in lines.items()} == {
+            phase: (x.records, x.flops) for phase, x in of.items()
+        }
+    assert result.labelled.tolist() == whole.labelled.tolist()
+    # The round that was interrupted stands at what it has cost.
+    assert read_run(tmp_path / "run").rounds[1].cost["flops"] == pytest.approx(
+        read_run(tmp_path / "whole").rounds[1].cost["flops"] + lost.flops
+    )
+
+
+class Executes:
+    """A pickle that would leave a trace."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def poison(file: Path) -> None:
+    torch.save({"format": 1, "key": Executes(file.parents[2] / "executed")}, file)
+
+
+def of_another_fit(file: Path) -> None:
+    torch.save({**torch.load(file, weights_only=True), "key": "another"}, file)
+
+
+def of_another_module(file: Path) -> None:
+    kept = torch.load(file, weights_only=True)
+    del kept["shared"]["weights"]["net.0.weight"]
+    torch.save(kept, file)
+
+
+def of_another_recipe(file: Path) -> None:
+    torch.save({**torch.load(file, weights_only=True), "made_of": ["SGD"]}, file)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (truncate, "cannot be read"),
+    "pickle": (poison, "cannot be read"),
+    "another fit": (of_another_fit, "is of another fit"),
+    "another module": (of_another_module, "Missing key"),
+    "another recipe": (of_another_recipe, "have changed"),
+    "empty": (lambda file: file.write_bytes(b""), "cannot be read"),  # type: ignore[dict-item, return-value]
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_where_it_cannot_go_on_it_begins_again_and_says_so(tmp_path: Path, damage: str) -> None:
+    fit = WarmStart("resume", replay=1.0, distill=0.5)  # its sampler counts epochs
+    _, whole = run(tmp_path / "whole", fit=fit)
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (2, 3, 1), fit=fit)
+    act, said = DAMAGE[damage]
+    act(tmp_path / "run" / "scratch" / "fit.pt")
+    with pytest.warns(UserWarning, match=f"an interrupted fit begins again: .*{said}"):
+        model, result = run(tmp_path / "run", fit=fit)
+    assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
+    assert (1, 0) in model.trained or (2, 0) in model.trained
+    assert result.bill.lines["aborted"].records == 3 * 12 + 4  # epochs of six new and six old records
+    assert not (tmp_path / "executed").exists()
+
+
+class Unreadable(Callback):
+    """Keeps what is only read back by executing it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"array": np.zeros(2)}
+
+
+class Broken(Callback):
+    """Cannot be asked for its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        raise RuntimeError("no state outside of a checkpoint")
+
+
+@pytest.mark.parametrize(("callback", "said"), [(Unreadable, "numpy"), (Broken, "no state outside")])
+def test_a_state_that_cannot_be_kept_is_said_and_the_fit_begins_again(
+    tmp_path: Path, callback: type[Callback], said: str
+) -> None:
+    _, whole = run(tmp_path / "whole")
+    with pytest.warns(UserWarning, match=f"begins again if it is interrupted: .*{said}"), pytest.raises(Interruption):
+        run(tmp_path / "run", (2, 3, 1), callbacks=[callback])
+    assert not (tmp_path / "run" / "scratch" / "fit.pt").exists()
+    with pytest.warns(UserWarning, match=said):
+        model, result = run(tmp_path / "run", callbacks=[callback])
+    assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
+    assert (1, 0) in model.trained
+
+
+def test_a_disk_without_room_for_it_stops_no_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, write: Any) -> None:
+        raise CannotWrite(path, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(fit_resume, "write_aside", full)
+    with pytest.warns(UserWarning, match=r"begins again if it is interrupted: .*No space left"):
+        _, result = run(tmp_path / "run")
+    assert len(result.labelled) == 24
+
+
+def test_epochs_of_milliseconds_are_not_kept_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_resume, "SAVE_SECONDS", 5.0)
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (2, 3, 1))
+    assert not (tmp_path / "run" / "scratch").exists()
+    model, result = run(tmp_path / "run")
+    assert (1, 0) in model.trained
+    assert result.bill.lines["aborted"].records == 3 * 18 + 4
+
+
+def test_keeping_takes_no_more_than_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Path] = []
+    write = fit_resume.write_aside
+
+    def slow(path: Path, action: Any) -> None:
+        kept.append(path)
+        time.sleep(0.2)
+        write(path, action)
+
+    monkeypatch.setattr(fit_resume, "write_aside", slow)
+    monkeypatch.setattr(fit_resume, "SHARE", 0.05)
+    run(tmp_path / "run")
+    assert len(kept) == 3  # once a fit of five epochs: the next time would be four seconds later
+
+
+def test_the_best_weights_of_then_outlive_the_part_that_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Judged(Random):
+        """Is judged by the epoch alone; better than ever in its fourth, the first time."""
+
+        again = False
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            best = 9.0 if self.again else 0.0
+            self.log("judged", torch.tensor([3.0, 1.0, 2.0, best, 9.0][self.current_epoch]))
+
+    def start(dies: Point | None, again: bool) -> Result:
+        model = Judged(dies)
+        model.again = again
+        best = ModelCheckpoint(monitor="judged", filename="best")
+        trainer = quiet(max_epochs=EPOCHS, enable_checkpointing=True, callbacks=[best])
+        made = learner(tmp_path / "run", trainer, round_size=Listed([12]))
+        return made.fit(model, datamodule=pool_of(batch_size=4))
+
+    Judged.__qualname__ = "Random"  # the same configuration
+    # Kept after two epochs, not after the fourth, which puts other weights into the file of the best.
+    due = iter([False, True, False, False, False, False])
+    monkeypatch.setattr(fit_resume.FitResume, "_due", lambda self: next(due))
+    with pytest.raises(Interruption):
+        start((1, 4, 0), False)
+    lost = torch.load(tmp_path / "run" / "round-001" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert lost["epoch"] == 3
+    result = start(None, True)
+    assert result.history[-1].metrics["judged"] == 1.0
+    kept = torch.load(result.best_model_path, weights_only=True)
+    assert kept["epoch"] == 1
+    assert result.model.state_dict()["net.0.weight"].equal(kept["state_dict"]["net.0.weight"])
