@@ -72,13 +72,11 @@ class FitFile:
         return kept
 
     def _read(self) -> State | None:
-        if not self._path.exists():
+        if not self.run.was_interrupted or not self._path.exists():
             return None
         try:
             kept = read_tensors(self._path)
             theirs = kept["format"], kept["key"], len(kept["ranks"])
-        except MemoryError:
-            raise
         except Exception as error:  # what torch says of such a file advises to load it unsafely
             begins_again(f"{self._path} cannot be read ({type(error).__name__})")
             return None
@@ -116,8 +114,6 @@ class FitFile:
             if not self._proven:
                 read_tensors(self._path)
                 self._proven = True
-        except MemoryError:
-            raise
         except Exception as error:
             return self._unreadable(error)
         return None
@@ -182,7 +178,7 @@ class FitResume(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._kept is not None:
-            with _fitting():
+            with _putting():
                 put_callbacks(trainer, self._kept["shared"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -191,7 +187,7 @@ class FitResume(Callback):
             if self._kept["made_of"] != self._made_of:
                 different = set(self._made_of) ^ set(self._kept["made_of"])
                 raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
-            with _fitting():
+            with _putting():
                 self._put_parts(trainer, self._kept)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -207,12 +203,13 @@ class FitResume(Callback):
             part.load_fit_state(move_data_to_device(states[name], trainer.strategy.root_device))
 
     def _go_on(self, trainer: L.Trainer, kept: State) -> None:
-        with _fitting():
+        with _putting():
             self._file.put_best(kept)
             put_shared(trainer, kept["shared"])
             self._put_parts(trainer, kept)
             put_own(trainer, kept["ranks"][self._file.run.ranks.rank]["own"])
         self._file.take_over(kept)
+        kept.clear()  # the memory; whoever began the fit still holds it
         rank_zero_info(f"An interrupted fit goes on after {trainer.current_epoch} epochs.")
 
     def _due(self) -> bool:
@@ -244,7 +241,7 @@ def _said(error: Exception) -> str:
 
 
 @contextmanager
-def _fitting() -> Iterator[None]:
+def _putting() -> Iterator[None]:
     try:
         yield
     except Exception as error:

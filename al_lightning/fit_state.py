@@ -187,10 +187,11 @@ def _loader_generators(trainer: L.Trainer) -> list[torch.Generator]:
 
 
 def _generators() -> State:
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    drawn = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(drawn["state"]["key"].astype(np.int64))
     return {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": {**drawn, "state": {**drawn["state"], "key": keys}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -198,8 +199,9 @@ def _generators() -> State:
 
 def _put_generators(state: State) -> None:
     random.setstate(state["python"])
-    kind, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    drawn = state["numpy"]
+    keys = drawn["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**drawn, "state": {**drawn["state"], "key": keys}})
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

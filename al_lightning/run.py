@@ -107,7 +107,7 @@ class Run:
         self._lost: dict[str, Any] | None = self.saved.meta.get("in_flight")
         # A fit that was killed may go on. Until it is known what of it is lost, and that is with the step's commit,
         # decisions are made from the bill that they were made from before.
-        if self.step not in ("train", "finish") or not self.on_zero(self.fit_path.exists):
+        if self.was_interrupted and not (self.step in ("train", "finish") and self.on_zero(self.fit_path.exists)):
             self.bill_lost()
         if self.pending or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
             self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
@@ -323,6 +323,11 @@ class Run:
     def fit_path(self) -> Path:
         """Where a running fit is kept as it goes."""
         return self.folder / SCRATCH / "fit.pt"
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a fit of this step was under way when a process ended."""
+        return self._lost is not None
 
     def note_in_flight(self, records: int, flops: float, seconds: float) -> dict[str, Any]:
         """Note what a running fit has done so far, should it be killed; the next commit settles it.

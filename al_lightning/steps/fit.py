@@ -153,7 +153,7 @@ def run_fit(
     meter, best = Meter(flops, _kind(plan, served), note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     own = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
-    # Checkpoints stay last, where Lightning puts them; the meter is first, so that what shapes the fit is measured.
+    # Checkpoints stay last, where Lightning puts them; the meter is before what shapes the fit, which is measured.
     shape = shaping(plan, served, new=new, moments=moments)
     ours = [meter, *shape, best, *([stall] if stall else [])]
     resume = [FitResume(file, meter, [*ours, served.sampler], kept, best_path)] if file else []

@@ -113,6 +113,14 @@ class Tallies(Callback):
         self.count = state_dict["count"]
 
 
+class StopsOnce(Callback):
+    """Asks for the end of the fit, once."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == 3:
+            trainer.should_stop = True
+
+
 def run(
     folder: Path,
     dies: Point | None = None,
@@ -162,6 +170,7 @@ CASES: dict[str, dict[str, Any]] = {
         ],
         "trainer": {"enable_checkpointing": True, "min_epochs": 4},
     },
+    "a stop put off": {"callbacks": [StopsOnce], "trainer": {"min_epochs": 4}},
     "stall": {"stop": [StallDetection("train_loss", patience=4)]},
     "replay": {"fit": WarmStart("resume", replay=1.0, distill=0.5)},
     "dash": {"fit": WarmStart("dash")},
