@@ -221,6 +221,35 @@ def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> No
     )
 
 
+class Burns(Callback):
+    """A counter of energy: a kilowatt-hour for every batch."""
+
+    al_shared = True
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.batches += 1
+
+    def kwh(self) -> float:
+        return float(self.batches)
+
+    def close(self) -> None:
+        pass
+
+
+def test_energy_of_the_part_that_goes_on_is_on_the_bill(tmp_path: Path) -> None:
+    def start(name: str, dies: Point | None = None) -> Result:
+        meter = Burns()
+        return run(tmp_path / name, dies, callbacks=[lambda: meter], energy=meter)[1]
+
+    whole = start("whole")
+    with pytest.raises(Interruption):
+        start("run", (2, 3, 1))
+    assert start("run").bill.kwh == whole.bill.kwh
+
+
 class Executes:
     """A pickle that would leave a trace."""
 
