@@ -20,6 +20,8 @@ from lightning.pytorch.trainer import call
 from torch import Tensor
 from torchmetrics import Metric
 
+from al_lightning.settings import describe
+
 State = dict[str, Any]
 _HYPERPARAMETERS = tuple(
     getattr(of, f"CHECKPOINT_HYPER_PARAMS_{what}")
@@ -39,7 +41,7 @@ def made_of(trainer: L.Trainer) -> list[str]:
     def groups(optimizer: torch.optim.Optimizer) -> str:
         shapes = [[tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups]
         settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        return f"{type(optimizer).__qualname__} {settings} {shapes}"
+        return f"{type(optimizer).__qualname__} {describe(settings)} {shapes}"
 
     return [
         f"torch {torch.__version__}, lightning {L.__version__}, {trainer.world_size} processes",

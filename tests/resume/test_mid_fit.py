@@ -46,8 +46,11 @@ class Interruption(Exception):
 class Random(Net):
     """A module with everything whose state a fit depends on: dropout, BatchNorm, Adam, noise of three generators."""
 
-    def __init__(self, dies: Point | None = None, schedule: str | None = None, interval: str = "step") -> None:
+    def __init__(
+        self, dies: Point | None = None, *, schedule: str | None = None, leaves_out: bool = False, by_hand: bool = False
+    ) -> None:
         super().__init__()
+        self.leaves_out, self.strict_loading, self.automatic_optimization = leaves_out, not leaves_out, not by_hand
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.net = nn.Sequential(
@@ -55,7 +58,7 @@ class Random(Net):
             )
         self.best = MaxMetric()
         self.register_buffer("seen", torch.zeros(()), persistent=False)
-        self.dies, self.schedule, self.interval, self.fits = dies, schedule, interval, 0
+        self.dies, self.schedule, self.fits = dies, schedule, 0
         self.trained: list[tuple[int, int]] = []
 
     def on_fit_start(self) -> None:
@@ -70,7 +73,21 @@ class Random(Net):
         x, y = batch
         self.seen += len(x)
         x = x + 0.1 * torch.randn_like(x) + 0.01 * random.random() + 0.01 * np.random.rand() + 1e-4 * self.seen
-        return super().training_step((x, y), batch_idx)
+        loss = super().training_step((x, y), batch_idx)
+        if not self.automatic_optimization:
+            self._step_by_hand(loss)
+        return loss
+
+    def _step_by_hand(self, loss: Any) -> None:
+        optimizer: Any = self.optimizers()
+        self.manual_backward(loss)
+        if self.seen % 16 == 0:  # whatever the epoch
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.leaves_out:
+            del checkpoint["state_dict"]["net.0.weight"]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
@@ -113,6 +130,15 @@ class Tallies(Callback):
         self.count = state_dict["count"]
 
 
+class Freezes(Callback):
+    """Fine-tunes from the second epoch on."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.net[0].requires_grad_(False)
+            pl_module.net[1].eval()
+
+
 class StopsOnce(Callback):
     """Asks for the end of the fit, once."""
 
@@ -131,10 +157,11 @@ def run(
 ) -> tuple[Random, Result]:
     """One start of the program, its generators somewhere else each time."""
     L.seed_everything(random.randrange(1000), verbose=False)
-    module = {name: kwargs.pop(name) for name in ("schedule",) if name in kwargs}
+    module = {name: kwargs.pop(name) for name in ("schedule", "leaves_out", "by_hand") if name in kwargs}
+    loader = kwargs.pop("loader", dict)()
     model = Random(dies, **module)
     made = quiet(max_epochs=EPOCHS, callbacks=[make() for make in callbacks], **(trainer or {}))
-    return model, learner(folder, made, **kwargs).fit(model, datamodule=pool_of(batch_size=4))
+    return model, learner(folder, made, **kwargs).fit(model, datamodule=pool_of(batch_size=4, loader=loader))
 
 
 def outcome(folder: Path, result: Result) -> dict[str, Any]:
@@ -171,6 +198,11 @@ CASES: dict[str, dict[str, Any]] = {
         "trainer": {"enable_checkpointing": True, "min_epochs": 4},
     },
     "a stop put off": {"callbacks": [StopsOnce], "trainer": {"min_epochs": 4}},
+    "fine-tuned": {"callbacks": [Freezes]},
+    "a partial checkpoint": {"leaves_out": True},
+    "by hand": {"by_hand": True},
+    "a generator": {"loader": lambda: {"generator": torch.Generator().manual_seed(1)}},
+    "reloaded": {"trainer": {"reload_dataloaders_every_n_epochs": 2}},
     "stall": {"stop": [StallDetection("train_loss", patience=4)]},
     "replay": {"fit": WarmStart("resume", replay=1.0, distill=0.5)},
     "dash": {"fit": WarmStart("dash")},
