@@ -203,7 +203,6 @@ CASES: dict[str, dict[str, Any]] = {
     "by hand": {"by_hand": True},
     "a generator": {"loader": lambda: {"generator": torch.Generator().manual_seed(1)}},
     "reloaded": {"trainer": {"reload_dataloaders_every_n_epochs": 2}},
-    "stall": {"stop": [StallDetection("train_loss", patience=4)]},
     "replay": {"fit": WarmStart("resume", replay=1.0, distill=0.5)},
     "dash": {"fit": WarmStart("dash")},
     "part": {"fit": WarmStart("keep", epochs=0.7, final="initial", freeze=("net.0",))},
@@ -228,6 +227,22 @@ def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, cas
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
     assert min(model.trained) == (1, epoch)
     assert result.bill.lines["aborted"].records == 2 * 4
+
+
+def test_one_that_stalls_is_aborted_where_it_would_have_been(tmp_path: Path) -> None:
+    def start(name: str, dies: Point | None = None) -> Result:
+        return run(
+            tmp_path / name, dies, stop=[StallDetection("train_loss", reference=0.0, patience=4, max_restarts=1)]
+        )[1]
+
+    whole = start("whole")
+    with pytest.raises(Interruption):
+        start("run", (2, 3, 1))  # the second attempt, which stalls with its fourth epoch
+    result = start("run")
+    assert (result.reason.kind, result.reason.sentence) == ("gave_up", whole.reason.sentence)
+    assert result.reason.numbers["values"] == whole.reason.numbers["values"]
+    assert whole.bill.lines["aborted"].records == 2 * 4 * 12
+    assert result.bill.lines["aborted"].records == 2 * 4 * 12 + 4
 
 
 def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> None:
