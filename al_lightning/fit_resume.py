@@ -56,14 +56,15 @@ class FitFile:
     Args:
         run: the run.
         key: tells this fit from any other.
+        began: reading of the energy meter as the fit began.
 
     Attributes:
         kwh: energy that went into the part of the fit that was kept.
     """
 
-    def __init__(self, run: Run, key: str) -> None:
+    def __init__(self, run: Run, key: str, began: float) -> None:
         self.run, self._key, self._path = run, key, run.fit_path
-        self.kwh, self._began = 0.0, run.energy.reading()
+        self.kwh, self._began = 0.0, began
         self._proven = False
 
     def read(self) -> State | None:

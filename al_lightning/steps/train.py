@@ -51,7 +51,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     if stall is not None:
         stall.expect(run.history)
     began = run.energy.reading()
-    file = FitFile(run, _key(run, plan, length, served, labelled, seed))
+    file = FitFile(run, _key(run, plan, length, served, labelled, seed), began)
     fit = partial(
         run_fit,
         run.source,

@@ -22,10 +22,11 @@ from al_lightning.callbacks import meter
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import CannotWrite
+from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.result import Result
 from al_lightning.round_size import Listed
 from al_lightning.store import read_run
-from tests.helpers import CLASSES, WIDTH, Net, learner, pool_of, quiet
+from tests.helpers import CLASSES, NAMES, WIDTH, Net, fill, ids_of, learner, pool_of, quiet, truth
 
 EPOCHS = 5
 Point = tuple[int, int, int]
@@ -229,6 +230,14 @@ def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, cas
     assert result.bill.lines["aborted"].records == 2 * 4
 
 
+@pytest.mark.parametrize("case", ["frugal", "callbacks"])
+def test_keeping_a_fit_changes_nothing_of_it(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, kept = run(tmp_path / "kept", **CASES[case])
+    monkeypatch.setattr(fit_resume, "SAVE_SECONDS", math.inf)
+    _, not_kept = run(tmp_path / "not", **CASES[case])
+    assert outcome(tmp_path / "kept", kept) == outcome(tmp_path / "not", not_kept)
+
+
 def test_one_that_stalls_is_aborted_where_it_would_have_been(tmp_path: Path) -> None:
     def start(name: str, dies: Point | None = None) -> Result:
         return run(
@@ -353,6 +362,31 @@ def test_where_it_cannot_go_on_it_begins_again_and_says_so(tmp_path: Path, damag
     assert (1, 0) in model.trained or (2, 0) in model.trained
     assert result.bill.lines["aborted"].records == 3 * 12 + 4  # epochs of six new and six old records
     assert not (tmp_path / "executed").exists()
+
+
+def test_what_people_correct_meanwhile_is_trained_from_the_beginning(tmp_path: Path) -> None:
+    def start(name: str, dies: Point | None = None) -> tuple[Random, Result]:
+        oracle = FileOracle(classes=NAMES)
+        return run(tmp_path / name, dies, oracle=oracle, round_size=Listed([12]))
+
+    def answer(name: str, who: Callable[[int], str]) -> int:
+        fill(tmp_path / name / "queries" / "round-001.csv", who)
+        return ids_of(tmp_path / name / "queries" / "round-001.csv")[0]
+
+    def corrected(id: int) -> str:
+        return truth(id) if id != first else truth(id + 1)
+
+    for name in ("run", "whole"):
+        start(name)
+        first = answer(name, truth)
+    with pytest.raises(Interruption):
+        start("run", (1, 3, 1))
+    answer("run", corrected)
+    model, result = start("run")
+    assert (1, 0) in model.trained
+    assert result.bill.lines["aborted"].records == 3 * 12 + 4
+    answer("whole", corrected)
+    assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", start("whole")[1])
 
 
 class Unreadable(Callback):
