@@ -178,16 +178,17 @@ class FitResume(Callback):
         self._made_of: list[str] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._made_of = made_of(trainer)
         if self._kept is not None:
+            different = set(self._made_of) ^ set(self._kept["made_of"])
+            if different:
+                raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
             with _putting():
                 put_callbacks(trainer, self._kept["shared"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._made_of, self._last = made_of(trainer), time.perf_counter()
+        self._last = time.perf_counter()
         if self._kept is not None:
-            if self._kept["made_of"] != self._made_of:
-                different = set(self._made_of) ^ set(self._kept["made_of"])
-                raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
             with _putting():
                 self._put_parts(trainer, self._kept)
 

@@ -35,7 +35,7 @@ def made_of(trainer: L.Trainer) -> list[str]:
     """What a fit is made of, besides its data: a fit of something else cannot go on from where this one stands.
 
     Args:
-        trainer: as training starts, before anything has changed a learning rate.
+        trainer: as a fit starts, before callbacks have changed a learning rate or a group of parameters.
     """
 
     def groups(optimizer: torch.optim.Optimizer) -> str:
@@ -45,7 +45,7 @@ def made_of(trainer: L.Trainer) -> list[str]:
 
     return [
         f"torch {torch.__version__}, lightning {L.__version__}, {trainer.world_size} processes",
-        f"{trainer.num_training_batches} batches, {trainer.max_epochs} epochs, {trainer.max_steps} steps",
+        f"{trainer.max_epochs} epochs, {trainer.max_steps} steps, {trainer.limit_train_batches} of the batches",
         f"gradients of {trainer.accumulate_grad_batches}, {type(trainer.precision_plugin).__qualname__}",
         *map(groups, trainer.optimizers),
         *(f"{type(c.scheduler).__qualname__} {c.interval} {c.frequency}" for c in trainer.lr_scheduler_configs),

@@ -13,7 +13,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 from torchmetrics import MaxMetric
 
@@ -96,7 +96,7 @@ class Random(Net):
         self.log("best", self.best.compute())
 
     def configure_optimizers(self) -> Any:
-        adam = torch.optim.AdamW(self.parameters(), lr=0.03)
+        adam = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.03)
         if self.schedule is None:
             return adam
         if self.schedule == "plateau":
@@ -138,6 +138,21 @@ class Freezes(Callback):
         if trainer.current_epoch == 1:
             pl_module.net[0].requires_grad_(False)
             pl_module.net[1].eval()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.net[0].requires_grad_(True)
+        pl_module.net[1].train()
+
+
+class Thaws(BaseFinetuning):
+    """Lightning's own way to fine-tune: parameters come to the optimiser in the second epoch, and a restart knows."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.net[0])
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[0], optimizer)
 
 
 class StopsOnce(Callback):
@@ -200,6 +215,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "a stop put off": {"callbacks": [StopsOnce], "trainer": {"min_epochs": 4}},
     "fine-tuned": {"callbacks": [Freezes]},
+    "thawed": {"callbacks": [Thaws]},
     "a partial checkpoint": {"leaves_out": True},
     "by hand": {"by_hand": True},
     "a generator": {"loader": lambda: {"generator": torch.Generator().manual_seed(1)}},
@@ -304,6 +320,23 @@ def test_energy_of_the_part_that_goes_on_is_on_the_bill(tmp_path: Path) -> None:
     with pytest.raises(Interruption):
         start("run", (2, 3, 1))
     assert start("run").bill.kwh == whole.bill.kwh
+
+
+class Sleeps(Callback):
+    """Makes an epoch take a tenth of a second."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        time.sleep(0.1)
+
+
+def test_seconds_of_the_part_that_goes_on_are_on_the_bill(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"callbacks": [Sleeps], "round_size": Listed([12])}
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (1, 3, 1), **settings)
+    _, result = run(tmp_path / "run", **settings)
+    assert result.bill.lines["train"].seconds >= EPOCHS * 0.1
+    assert read_run(tmp_path / "run").meta["train_rate"]["seconds"] >= EPOCHS * 0.1
+    assert result.bill.lines["aborted"].seconds >= 0.1
 
 
 class Executes:
@@ -462,7 +495,7 @@ def test_the_best_weights_of_then_outlive_the_part_that_was_lost(
 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             best = 9.0 if self.again else 0.0
-            self.log("judged", torch.tensor([3.0, 1.0, 2.0, best, 9.0][self.current_epoch]))
+            self.log("judged", torch.tensor([1.0, 3.0, 2.0, best, 9.0][self.current_epoch]))
 
     def start(dies: Point | None, again: bool) -> Result:
         model = Judged(dies)
@@ -483,5 +516,5 @@ def test_the_best_weights_of_then_outlive_the_part_that_was_lost(
     result = start(None, True)
     assert result.history[-1].metrics["judged"] == 1.0
     kept = torch.load(result.best_model_path, weights_only=True)
-    assert kept["epoch"] == 1
+    assert kept["epoch"] == 0
     assert result.model.state_dict()["net.0.weight"].equal(kept["state_dict"]["net.0.weight"])
