@@ -72,7 +72,17 @@ class DirectionAwareShrink(Callback):
     def __init__(self, new: int) -> None:
         self._new, self.records = new, 0
 
+    def fit_state(self) -> dict[str, Any]:
+        """That it has been done."""
+        return {"records": self.records}
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Do nothing in a fit that goes on."""
+        self.records = state["records"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.records:
+            return
         if not pl_module.automatic_optimization:
             raise UnsupportedModel(
                 f"WarmStart('dash') takes gradients of what {type(pl_module).__name__}.training_step returns, and a "

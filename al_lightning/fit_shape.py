@@ -197,6 +197,15 @@ class AverageWeights(Callback):
         self._steps, self._step = _steps(trainer), 0
         self._mean, self._count, self._batches = [], 0, 0
 
+    def fit_state(self) -> dict[str, Any]:
+        """The average so far."""
+        return {"mean": self._mean, "count": self._count, "batches": self._batches, "step": self._step}
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Average on from there."""
+        self._mean, self._count = state["mean"], state["count"]
+        self._batches, self._step = state["batches"], state["step"]
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

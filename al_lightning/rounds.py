@@ -1,6 +1,6 @@
 """A fresh Trainer per round; docs/adr/0002 says why each line is here.
 
-The only module that touches Lightning's inside.
+With fit_state.py the only module that touches Lightning's inside.
 """
 
 from __future__ import annotations

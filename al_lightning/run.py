@@ -105,10 +105,12 @@ class Run:
             self._restore_pool()
         if any(f != fingerprints[0] for f in fingerprints):
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
-        lost = self.saved.meta.get("in_flight")
-        if lost is not None:  # a fit that was killed: its work is thrown away, and stays on the bill
-            self.spend(Entry(phase="aborted", **lost))
-        if lost is not None or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
+        self._lost: dict[str, Any] | None = self.saved.meta.get("in_flight")
+        # A fit that was killed may go on. Until it is known what of it is lost, and that is with the step's commit,
+        # decisions are made from the bill that they were made from before.
+        if self.was_interrupted and not (self.step in ("train", "finish") and self.on_zero(self.fit_path.exists)):
+            self.bill_lost()
+        if self.pending or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
             self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
 
     def _open(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> Saved:
@@ -318,13 +320,46 @@ class Run:
         self._waited += found.wall - found.seconds
         return found
 
-    def note_in_flight(self, records: int, flops: float, seconds: float) -> None:
-        """Note what a running fit has done so far, should it be killed; the next commit settles it."""
+    @property
+    def fit_path(self) -> Path:
+        """Where a running fit is kept as it goes."""
+        return self.folder / SCRATCH / "fit.pt"
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a fit of this step was under way when a process ended."""
+        return self._lost is not None
+
+    def note_in_flight(self, records: int, flops: float, seconds: float) -> dict[str, Any]:
+        """Note what a running fit has done so far, should it be killed; the next commit settles it.
+
+        Returns:
+            What it has done so far, without what kills have cost it.
+        """
+        spent: dict[str, Any] = {"records": records, "flops": flops, "seconds": seconds}
+        if new := (self.pool.bytes_read or 0) - self._bytes_seen:
+            spent["bytes"] = new * self.ranks.world  # as records are: each process reads about as much
         if self._store is not None:
-            spent = {"round": self.round, "records": records, "flops": flops, "seconds": seconds}
-            if new := (self.pool.bytes_read or 0) - self._bytes_seen:
-                spent["bytes"] = new * self.ranks.world  # as records are: each process reads about as much
-            self._store.note("in_flight", spent)
+            lost = self._lost or {}
+            total = {name: lost.get(name, 0) + spent.get(name, 0) for name in {*spent, *lost} - {"round"}}
+            self._store.note("in_flight", {"round": self.round, **total})
+        return spent
+
+    def take_over(self, kept: dict[str, Any]) -> None:
+        """A fit that was interrupted goes on: so much of what it had cost is not lost.
+
+        Args:
+            kept: what :meth:`note_in_flight` had returned when it was kept.
+        """
+        if self._lost is not None:
+            self._lost |= {name: max(0, self._lost.get(name, 0) - value) for name, value in kept.items()}
+        self._bytes_seen -= kept.get("bytes", 0) // self.ranks.world
+
+    def bill_lost(self) -> None:
+        """Put what kills have cost the step on the bill."""
+        if self._lost is not None:
+            self.pending.append(Entry(phase="aborted", **self._lost))
+            self._lost = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -341,6 +376,7 @@ class Run:
 
     def commit(self, step: str, **effects: Any) -> None:
         """Make a step's effect real, in memory and on disk, together with the step that comes next."""
+        self.bill_lost()
         entries = (*self.pending, *effects.pop("entries", ()))
         files = {**self._files, **effects.pop("files", {})}
         meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}

@@ -1,6 +1,7 @@
 """Kills a run that people answer, everywhere, and cuts its power; the same command goes on, and nothing is lost.
 
     OMP_NUM_THREADS=1 python -m benchmarks.crash          # all of it; what is done already is not done again
+    OMP_NUM_THREADS=1 python -m benchmarks.crash --only fits    # that part of the results alone, the others kept
 
 A small real run: a pretrained layer embeds the pool, clusters choose the candidates, a module is fitted from warm
 weights, queries go out as files after approval, answers come back through the files and through ``al-lightning label``.
@@ -10,7 +11,8 @@ weights, queries go out as files after approval, answers come back through the f
 - *planted*: ``kill -9`` before and after every system call that changes a file of the run: every write, fsync, rename,
   creation and removal, SQLite's included (benchmarks/syscalls.py finds them; no list has to be kept). After one is
   before the next, since nothing between them outlives the process: each is a single point;
-- *power*: what the disk may hold where only what was synced is sure to be there (benchmarks/power_cut.py).
+- *power*: what the disk may hold where only what was synced is sure to be there (benchmarks/power_cut.py);
+- *fits*: ``kill -9`` in every epoch of another run's fits, which go on (benchmarks/crash_fits.py).
 
 After each the same command is started again, until the run is done. Then every label people have typed must be there,
 nobody may have been asked for a record twice, and labelled ids, labels, trained records and weights must be those of a
@@ -68,7 +70,8 @@ from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.steps import label as label_module
 from al_lightning.steps import train as train_module
 from al_lightning.store import Store, read_run
-from benchmarks.common import UNFINISHED, claim, write_results
+from benchmarks import crash_fits
+from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.people import Person
 from benchmarks.power_cut import Disk, Tree, lay_out
 from benchmarks.syscalls import Call, check_platform, forked, traced
@@ -381,6 +384,42 @@ def power(recorder: Recorder, whole: Row, k: int, kind: str, tree: Tree) -> Row:
         return {"command": command, "kind": kind, **life.verdict(whole)}
 
 
+# ---- kills within fits -----------------------------------------------------------------------------------------------
+
+
+def within_fits(done: Done, every: int = 1) -> list[Row]:
+    """Runs that are killed within a fit, or while it is kept."""
+    whole = crash_fits.whole()
+    points = [(f"fit {point}", partial(crash_fits.within_fit, whole, point)) for point in crash_fits.points()]
+    points += [(f"kept {n}", partial(crash_fits.while_kept, whole, n)) for n in crash_fits.keeping()]
+    return [done(key, make) for key, make in points[::every]]
+
+
+def _of_fits(killed: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows and claims of that part."""
+    rows = _summary(killed, "fit", "when")
+    for row in rows:
+        lost = [k.get("epochs_lost", 0) for k in killed if (k.get("fit"), k.get("when")) == (row["fit"], row["when"])]
+        row["epochs_lost_max"] = max(lost, default=0)
+    claims = [
+        claim("fits_killed", len(killed), ">=", 1),
+        claim("fits_gone_on", sum(row["survived"] for row in killed), "==", len(killed)),
+        claim("epochs_lost_max", max(row.get("epochs_lost", EPOCHS) for row in killed), "<=", 1),
+    ]
+    return [{"part": "fits", **row} for row in rows], claims
+
+
+def report_fits(killed: list[Row]) -> int:
+    """Write this part into the results there are."""
+    rows, claims = _of_fits(killed)
+    there = json.loads((RESULTS / "crash.json").read_text())
+    own = {one["name"] for one in claims}
+    kept = [row for row in there["rows"] if row["part"] != "fits"]
+    others = [one for one in there["claims"] if one["name"] not in own]
+    print(write_results("crash", "python -m benchmarks.crash", [*kept, *rows], [*others, *claims]), file=sys.stderr)
+    return _said(claims)
+
+
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
@@ -451,7 +490,9 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="of the planted points and power cuts; writes nothing")
-    parser.add_argument("--only", choices=("random", "planted", "power"), help="a part, to share them; writes nothing")
+    parser.add_argument(
+        "--only", choices=("random", "planted", "power", "fits"), help="a part; only fits writes its results"
+    )
     options = parser.parse_args()
     every, only = options.every, options.only
     check_platform()
@@ -459,6 +500,9 @@ def main() -> int:
     note_phases()
     meter.NOTE_SECONDS = 0.0  # every batch is noted, as it would be in fits that take longer
     done = Done(UNFINISHED / f"crash{f'-{every}' if every > 1 else ''}.jsonl")
+    fits = within_fits(done, every) if only in (None, "fits") else []
+    if only == "fits":
+        return report_fits(fits) if every == 1 else 0
     with tempfile.TemporaryDirectory() as folder:
         recorder, whole, seconds = _record(Path(folder))
         points = [(k, n, False) for k, calls in enumerate(recorder.calls) for n in range(len(calls))]
@@ -479,18 +523,20 @@ def main() -> int:
             for i, (k, kind, tree) in enumerate(states)
             if only in (None, "power")
         ]
-    return report(killed, hit, cut, write=every == 1) if only is None else 0
+    return report(killed, hit, cut, fits, write=every == 1) if only is None else 0
 
 
-def report(killed: list[Row], hit: list[Row], cut: list[Row], *, write: bool) -> int:
+def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], *, write: bool) -> int:
     """Write the results, and say whether everything held."""
-    every = [*killed, *hit, *cut]
+    every = [*killed, *hit, *cut, *fits]
+    of_fits, claims_of_fits = _of_fits(fits)
     phases = [{"part": "random", "phase": phase, "survived": row["survived"]}
               for row in killed for phase in row.get("phases", [])]  # fmt: skip
     rows = [
         *({"part": "random", **row} for row in _summary(phases, "phase")),
         *({"part": "planted", **row} for row in _summary(hit, "command", "call", "file", "when")),
         *({"part": "power", **row} for row in _summary(cut, "command", "kind")),
+        *of_fits,
     ]
     claims = [
         claim("kills", len(phases), ">=", KILLS),
@@ -502,11 +548,16 @@ def report(killed: list[Row], hit: list[Row], cut: list[Row], *, write: bool) ->
         claim("planted_points_survived", sum(row["survived"] for row in hit), "==", len(hit)),
         claim("power_cuts", len(cut), ">=", 1),
         claim("power_cuts_survived", sum(row["survived"] for row in cut), "==", len(cut)),
+        *claims_of_fits,
     ]
-    for one in claims:
-        print(one, file=sys.stderr)
     if write:
         print(write_results("crash", "python -m benchmarks.crash", rows, claims), file=sys.stderr)
+    return _said(claims)
+
+
+def _said(claims: list[Row]) -> int:
+    for one in claims:
+        print(one, file=sys.stderr)
     return 0 if all(one["holds"] for one in claims) else 1
 
 

@@ -13,7 +13,8 @@ from al_lightning.cost.flops import FlopMeter, batch_length
 from al_lightning.cost.ledger import since
 
 NOTE_SECONDS = 1.0
-Note = Callable[[int, float, float], None]
+Note = Callable[[int, float, float], Any]
+_COUNTED = ("trained", "validated", "epochs", "validate_seconds", "batch", "_batches", "_steps", "_step_seconds")
 
 
 class Meter(Callback):
@@ -31,6 +32,7 @@ class Meter(Callback):
         train_seconds: seconds inside the training loop, validation excluded.
         batch: records of the largest batch.
         validate_seconds: seconds inside validation.
+        seconds_before: seconds of the fit until it was interrupted, if it goes on.
     """
 
     al_shared = True
@@ -44,6 +46,7 @@ class Meter(Callback):
         self._last: float | None = None
         self._train_began: float | None = None
         self._noted = self._began = time.perf_counter()
+        self.seconds_before = 0.0
         self._validate_began = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -64,8 +67,15 @@ class Meter(Callback):
         now = time.perf_counter()
         self._time_step(records, now)
         if self._note is not None and since(self._noted) >= NOTE_SECONDS:
-            self._noted, trained = now, self.trained * trainer.world_size
-            self._note(trained, self.flops.flops(self.kind, trained), since(self._began))
+            self._noted = now
+            self.tell(trainer)
+
+    def tell(self, trainer: L.Trainer) -> Any:
+        """Tell ``note`` of the work so far; returns what it does."""
+        assert self._note is not None
+        trained, validated = self.trained * trainer.world_size, self.validated * trainer.world_size
+        flops = self.flops.flops(self.kind, trained) + self.flops.flops("validate", validated)
+        return self._note(trained, flops, self.seconds_before + since(self._began))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs += 1
@@ -124,6 +134,29 @@ class Meter(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validate_seconds += since(self._validate_began)
         self._last = None
+
+    def fit_state(self) -> dict[str, Any]:
+        """What was counted so far, and FLOPs of a record as measured."""
+        train = 0.0 if self._train_began is None else since(self._train_began)
+        return {
+            **{name: getattr(self, name) for name in _COUNTED},
+            "seconds": self.seconds_before + since(self._began),
+            "train": train - self.validate_seconds + self._validated_before,
+            "first": self._first_seconds,
+            "flops": {
+                kind: self.flops.per_record[kind] for kind in (self.kind, "validate") if kind in self.flops.per_record
+            },
+        }
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Count on from there."""
+        now = time.perf_counter()
+        for name in _COUNTED:
+            setattr(self, name, state[name])
+        self.seconds_before, self._first_seconds = state["seconds"], state["first"]
+        self._validated_before = self.validate_seconds
+        self._train_began = now - state["train"]
+        self.flops.per_record.update(state["flops"])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.flops.cancel()

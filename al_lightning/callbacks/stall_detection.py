@@ -256,6 +256,15 @@ class StallDetection(RoundCallback):
         self._told = False
         self._start = self._begin(trainer)
 
+    def fit_state(self) -> dict[str, Any]:
+        """The values of the fit so far."""
+        return {"values": self._values, "validated": self._validated, "from_validation": self._from_validation}
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Watch on from there."""
+        self._values, self._validated = list(state["values"]), state["validated"]
+        self._from_validation = state["from_validation"]
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn whether the monitored value comes from validation, which may not run every epoch."""
         if not trainer.sanity_checking:

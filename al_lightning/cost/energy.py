@@ -132,16 +132,17 @@ class EnergyLedger:
         """The meter's counter on rank 0; 0 elsewhere, and without a meter."""
         return 0.0 if self._meter is None or self._ranks.rank else self._meter.kwh()
 
-    def note(self, phase: str, since: float) -> None:
+    def note(self, phase: str, since: float, *, before: float = 0.0) -> None:
         """Put what was taken since a reading on a phase; every rank has to call it, or none.
 
         Args:
             phase: of the ledger.
             since: an earlier reading.
+            before: kWh that an interrupted process has put into the same work.
         """
         if self._meter is not None:
             spent = self._ranks.broadcast(max(0.0, self.reading() - since))
-            self.kwh[phase] = self.kwh.get(phase, 0.0) + spent
+            self.kwh[phase] = self.kwh.get(phase, 0.0) + before + spent
 
     def close(self) -> None:
         """Let go of the meter."""

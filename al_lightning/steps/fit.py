@@ -23,7 +23,9 @@ from al_lightning.durable import read_tensors
 from al_lightning.errors import UnsupportedModel
 from al_lightning.fit_dash import DirectionAwareShrink
 from al_lightning.fit_plan import FitPlan, Length, Served, frozen, load
+from al_lightning.fit_resume import FitFile, FitResume
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
+from al_lightning.fit_state import State
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -68,6 +70,20 @@ class _KeepBest(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._look(trainer)
 
+    def fit_state(self) -> dict[str, Any]:
+        """What was found so far."""
+        return {"path": self.path, "score": self.score, "metrics": self.metrics}
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Look on from there."""
+        self.path, self.score, self.metrics = state["path"], state["score"], state["metrics"]
+
+
+def best_path(trainer: L.Trainer) -> str:
+    """Where ModelCheckpoint has put the best weights so far; nothing where none is looked for or found."""
+    checkpoint = monitored(trainer)
+    return "" if checkpoint is None else checkpoint.best_model_path
+
 
 def monitored(trainer: L.Trainer) -> ModelCheckpoint | None:
     """The first ModelCheckpoint that monitors something, if there is one."""
@@ -97,6 +113,8 @@ def run_fit(
     stall: StallDetection | None = None,
     note: Note | None = None,
     moments: Moments | None = None,
+    file: FitFile | None = None,
+    kept: State | None = None,
 ) -> Outcome:
     """Fit the model, which already has its start weights, on a fresh copy of the Trainer.
 
@@ -118,6 +136,11 @@ def run_fit(
         stall: watches the fit and may abort it.
         note: told of the work so far, about once a second.
         moments: what the fit before left of its optimisers, if the plan asks for it.
+        file: where the fit is kept as it goes; None keeps nothing.
+        kept: how it stood when it was interrupted; None: it begins.
+
+    Raises:
+        CannotGoOn: what was kept does not fit.
     """
     trainer = fresh_trainer(
         source,
@@ -129,11 +152,15 @@ def run_fit(
     )
     meter, best = Meter(flops, _kind(plan, served), note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
-    kept = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
-    # Checkpoints stay last, where Lightning puts them; the meter is first, so that what shapes the fit is measured.
+    own = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
+    # Checkpoints stay last, where Lightning puts them; the meter is before what shapes the fit, which is measured.
     shape = shaping(plan, served, new=new, moments=moments)
-    trainer.callbacks = [meter, *shape, best, *([stall] if stall else []), *kept]  # type: ignore[attr-defined]
+    ours = [meter, *shape, best, *([stall] if stall else [])]
+    resume = [FitResume(file, meter, [*ours, served.sampler], kept, best_path)] if file else []
+    trainer.callbacks = [*resume, *ours, *own]  # type: ignore[attr-defined]
     pool.train_ids, pool.train_sampler = served
+    if served.sampler is not None:
+        served.sampler.epoch = 0  # an attempt to go on may have come before
     try:
         with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
             random.seed(seed)
@@ -150,7 +177,7 @@ def run_fit(
         trainer=trainer,
         metrics=best.metrics if best.path else logged(trainer),
         epochs=meter.epochs,
-        entries=_entries(meter, round, watch.seconds, stalled is not None, Ranks(trainer)),
+        entries=_entries(meter, round, meter.seconds_before + watch.seconds, stalled is not None, Ranks(trainer)),
         stalled=stalled,
         best_model_path=best.path,
         loop_seconds=meter.train_seconds,

@@ -17,13 +17,16 @@ from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
 from al_lightning.features.provider import Features
-from al_lightning.fit_plan import FitPlan, Length, load, records_of, snapshot
+from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
+from al_lightning.fit_resume import FitFile, going_on
 from al_lightning.fit_start import apply_start
 from al_lightning.history import History, RoundRecord
+from al_lightning.pool.fingerprint import digest
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
+from al_lightning.settings import describe
 from al_lightning.steps.control import trained_on
 from al_lightning.steps.fit import Outcome, run_fit
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
@@ -48,7 +51,9 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     if stall is not None:
         stall.expect(run.history)
     began = run.energy.reading()
-    outcome = run_fit(
+    file = FitFile(run, _key(run, plan, length, served, labelled, seed), began)
+    fit = partial(
+        run_fit,
         run.source,
         run.model,
         run.pool,
@@ -64,10 +69,20 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         stall=stall,
         note=run.note_in_flight,
         moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
+        file=file,
     )
-    run.energy.note("train" if outcome.stalled is None else "aborted", began)
+    outcome = going_on(file, run.model, lambda kept: fit(kept=kept))
+    run.energy.note("train" if outcome.stalled is None else "aborted", began, before=file.kwh)
+    run.bill_lost()
     run.last = outcome
     return outcome
+
+
+def _key(run: Run, plan: FitPlan, length: Length, served: Served, labelled: np.ndarray, seed: int) -> str:
+    """Tells a fit from any other: where it is in the run, what it does, and what it is taught."""
+    ids = labelled if served.ids is None else served.ids
+    labels = [run.pool.state.labels[int(i)] for i in ids]
+    return digest([_folder(run, plan), seed, describe(plan), describe(length), ids, labels])
 
 
 def _folder(run: Run, plan: FitPlan) -> str:

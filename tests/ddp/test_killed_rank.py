@@ -25,7 +25,7 @@ def start(folder: Path, rank: int, phase: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("rank", "phase"), [(1, "fit"), (0, "scoring")])
+@pytest.mark.parametrize(("rank", "phase"), [(1, "fit"), (1, "epoch"), (0, "scoring")])
 def test_the_other_process_ends_and_the_next_start_goes_on_to_the_same_ids(
     tmp_path: Path, rank: int, phase: str
 ) -> None:
@@ -36,3 +36,6 @@ def test_the_other_process_ends_and_the_next_start_goes_on_to_the_same_ids(
     assert again.returncode == 0, again.stderr[-4000:]
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["killed"] == found["whole"]
+    assert found["trained"]["whole"] == [0, 1, 2] * 3
+    # Killed in a later epoch of the second round's fit, both processes go on from the epoch before.
+    assert found["trained"]["killed"] == {"fit": [0, 1, 2] * 2, "epoch": [2, 0, 1, 2], "scoring": [0, 1, 2]}[phase]

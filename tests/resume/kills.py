@@ -6,6 +6,7 @@ Imports once, and forks before any work, so that each point costs two runs and n
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from al_lightning import fit_resume
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import RunLocked
 from al_lightning.pool import file_oracle
@@ -42,9 +44,14 @@ class Dies(Net):
         super().__init__()
         self.load_state_dict(net().state_dict())
         self.point, self.fits = point, 0
+        self.epochs: list[int] = []
 
     def on_fit_start(self) -> None:
         self.fits += 1
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.epochs.append(self.current_epoch)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         if batch_idx == 1 and (self.point, self.fits) in {("training", 2), ("last fit", 3)}:
@@ -106,6 +113,7 @@ def run(folder: Path, point: str | None) -> None:
         "labels": result.bill.labels,
         "weight": model.net[0].weight.tolist(),
         "epochs": [r.epochs for r in result.history],
+        "trained": model.epochs,
         "asked": [int(line) for line in (folder.parent / "asked").read_text().split()],
     }
     (folder.parent / "result.json").write_text(json.dumps(summary))
@@ -198,6 +206,7 @@ def locked(folder: Path) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    fit_resume.SAVE_SECONDS, fit_resume.SHARE = 0.0, math.inf  # every epoch is kept, as in fits that take longer
     root = Path(sys.argv[1])
     report: dict[str, Any] = {}
     for point in (None, *POINTS):

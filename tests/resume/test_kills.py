@@ -41,6 +41,12 @@ def test_a_killed_run_goes_on_to_the_same_ids_and_weights(report: dict[str, Any]
     assert resumed["epochs"] == whole["epochs"] == [2, 2, 2]  # the last query goes straight into the final fit
 
 
+def test_a_fit_that_is_killed_after_an_epoch_goes_on_from_it(report: dict[str, Any]) -> None:
+    assert report["whole"]["trained"] == [0, 1] * 3
+    assert report["validation"]["trained"] == [1, 0, 1]  # of its round's fit the second epoch, and the last fit
+    assert report["training"]["trained"] == [0, 1, 0, 1]  # nothing was finished
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_nothing_is_asked_for_twice_once_its_answer_is_in_the_folder(report: dict[str, Any], point: str) -> None:
     asked = report[point]["asked"]
