@@ -18,26 +18,24 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
+from al_lightning.compatible import check_parts, check_pool
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
-from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
 from al_lightning.fit_plan import FitPolicy, load, modes_kept, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
-from al_lightning.pool.view import NO_FEATURES
 from al_lightning.pool.votes import agreement
-from al_lightning.query.base import Strategy, check_task
+from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
-from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.seeds import generator
@@ -122,7 +120,7 @@ class ActiveLearner:
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
-        self._check_settings()
+        check_parts(self)
 
     # ---- the story ---------------------------------------------------------------------------------------------
 
@@ -245,57 +243,12 @@ class ActiveLearner:
 
     # ---- its parts ---------------------------------------------------------------------------------------------
 
-    def _check_settings(self) -> None:
-        if self.initial.needs_inference:
-            raise ValueError(
-                f"initial={type(self.initial).__name__}() needs the model, which knows nothing before the first fit: "
-                "use Random() or a strategy on features."
-            )
-        if self.stop_set < 0:
-            raise ValueError(f"stop_set={self.stop_set}: a number of records, 0 or more.")
-        needed = needed_by(self.stop)
-        if "agreement" in needed and not self.stop_set:
-            raise ValueError(f"{needed['agreement']} needs agreement between rounds: pass stop_set=, for example 500.")
-        if "uncertainty" in needed and "score" not in self.query.columns:
-            raise ValueError(
-                f"{needed['uncertainty']} reads the scores a query is made from, and {type(self.query).__name__} gives "
-                "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
-            )
-        if getattr(self.policy, "gate", None) is not None and not self.stop_set:
-            raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
-        if getattr(self.oracle, "score_ahead", False) and "score" not in self.query.columns:
-            raise ValueError(
-                f"{type(self.oracle).__name__}(score_ahead=True) scores while people answer, and "
-                f"{type(self.query).__name__} gives no score: use a strategy with one score per record (Margin, "
-                "Entropy, LeastConfidence)."
-            )
-        if self.candidates.reuses_scores and "score" not in self.query.columns:
-            raise ValueError(
-                f"{type(self.candidates).__name__} queries by earlier scores, and {type(self.query).__name__} gives "
-                "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
-            )
-
     def _open(self, model: L.LightningModule, pool: PoolDataModule) -> Run:
         first = fresh_trainer(self.trainer, model=model, datamodule=pool)
         ranks = Ranks(first)
         ranks.start()
         materialise(model, first, pool)
-        check_task(self.query, pool.task)
-        if self.candidates.uses_shards:
-            _ = pool.view().shard_of  # a pool without is refused before anything is bought
-        coverage = needed_by(self.stop).get("coverage")
-        if coverage is not None and pool.features is None:
-            raise FeaturesMissing(f"{coverage} compares records by the pool's features. {NO_FEATURES}")
-        if self.stop_set and pool.task not in AGREEMENT:
-            raise OutputMismatch(
-                f"stop_set={self.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
-                f"allowed: {', '.join(AGREEMENT)}. Leave stop_set out."
-            )
-        if self.stop_set > pool.size:
-            raise PoolExhausted(self.stop_set, pool.size, "records for the stop set")
-        wanted = [self.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *self._label_limits()]
-        if max(wanted) > pool.size - self.stop_set:
-            raise PoolExhausted(max(wanted), pool.size - self.stop_set)
+        check_pool(self, pool)
 
         def recipe(labels: int) -> int | None:
             return self.recipe.records(labels, (pool.batch_size or 1) * ranks.world)
@@ -314,7 +267,7 @@ class ActiveLearner:
             scoring=self.scoring,
             energy=self.energy,
         )
-        run.measures_coverage = coverage is not None
+        run.measures_coverage = "coverage" in needed_by(self.stop)
         try:
             if self.stall is not None:
                 check_control(run, self.stall)
@@ -392,9 +345,6 @@ class ActiveLearner:
         if not isinstance(self.oracle, People):
             return {}
         return {**self.oracle.rules(), "prices": {"label": self.prices.label, "currency": self.prices.currency}}
-
-    def _label_limits(self) -> list[int]:
-        return [rule.labels for rule in self._foresight.budgets if rule.labels is not None]
 
     def _reason(self, history: History) -> Reason | None:
         return next((reason for rule in self.stop if (reason := rule(history)) is not None), None)

@@ -56,7 +56,14 @@ SEEDS = range(3)
 FRUGAL = Way(
     sizes=(),
     policy=WarmStart(
-        "keep", first_epochs=0.36, epochs=0.12, final="previous", final_epochs=0.25, rho=0.98, stable=True
+        "keep",
+        first_epochs=0.36,
+        epochs=0.12,
+        final="previous",
+        final_epochs=0.25,
+        final_average=0.5,
+        rho=0.98,
+        stable=True,
     ),
     candidates=Staggered(0.3, spend=0.22),
     worth=FRUGAL_WORTH,

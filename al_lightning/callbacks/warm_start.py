@@ -76,7 +76,7 @@ class WarmStart(RoundCallback):
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
         final_average: share of the consolidating fit's steps, its last, whose weights are averaged where it is
-            ``stable`` and starts warm, ``0 < share <= 1``.
+            ``stable`` and starts warm, ``0 < share <= 1``; less where it is short or the model has BatchNorm.
         rho: what the run may spend in all, as rho: the consolidating fit trains for what is left of it, up to the whole
             recipe, and for ``final_epochs`` at least. None, or where rho is not known: ``final_epochs``. Validation
             within that fit comes on top.
@@ -99,7 +99,7 @@ class WarmStart(RoundCallback):
     max_new: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
-    final_average: float = 0.5
+    final_average: float = AVERAGED
     rho: float | None = None
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)

@@ -1,0 +1,80 @@
+"""Whether the parts of a run go together: asked before anything is spent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from al_lightning.cost.budget import Budget
+from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
+from al_lightning.history import History
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.view import NO_FEATURES
+from al_lightning.query.base import check_task
+from al_lightning.scoring.outputs import AGREEMENT
+from al_lightning.stop.base import alternatives, needed_by
+
+if TYPE_CHECKING:
+    from al_lightning.learner import ActiveLearner
+
+
+def check_parts(learner: ActiveLearner) -> None:
+    """Before a pool is known.
+
+    Raises:
+        ValueError: two parts that cannot go together, or a number out of range.
+    """
+    if learner.initial.needs_inference:
+        raise ValueError(
+            f"initial={type(learner.initial).__name__}() needs the model, which knows nothing before the first fit: "
+            "use Random() or a strategy on features."
+        )
+    if learner.stop_set < 0:
+        raise ValueError(f"stop_set={learner.stop_set}: a number of records, 0 or more.")
+    needed = needed_by(learner.stop)
+    if "agreement" in needed and not learner.stop_set:
+        raise ValueError(f"{needed['agreement']} needs agreement between rounds: pass stop_set=, for example 500.")
+    if "uncertainty" in needed and "score" not in learner.query.columns:
+        raise ValueError(
+            f"{needed['uncertainty']} reads the scores a query is made from, and {type(learner.query).__name__} gives "
+            "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
+        )
+    if getattr(learner.policy, "gate", None) is not None and not learner.stop_set:
+        raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+    if getattr(learner.oracle, "score_ahead", False) and "score" not in learner.query.columns:
+        raise ValueError(
+            f"{type(learner.oracle).__name__}(score_ahead=True) scores while people answer, and "
+            f"{type(learner.query).__name__} gives no score: use a strategy with one score per record (Margin, "
+            "Entropy, LeastConfidence)."
+        )
+    if learner.candidates.reuses_scores and "score" not in learner.query.columns:
+        raise ValueError(
+            f"{type(learner.candidates).__name__} queries by earlier scores, and {type(learner.query).__name__} gives "
+            "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
+        )
+
+
+def check_pool(learner: ActiveLearner, pool: PoolDataModule) -> None:
+    """Once the pool is known.
+
+    Raises:
+        FeaturesMissing: a rule that compares records by features, of a pool without.
+        OutputMismatch: a strategy that does not take the pool's task, or agreement of a task without a class a record.
+        PoolExhausted: more records asked for than the pool holds.
+    """
+    check_task(learner.query, pool.task)
+    if learner.candidates.uses_shards:
+        _ = pool.view().shard_of  # a pool without is refused before anything is bought
+    coverage = needed_by(learner.stop).get("coverage")
+    if coverage is not None and pool.features is None:
+        raise FeaturesMissing(f"{coverage} compares records by the pool's features. {NO_FEATURES}")
+    if learner.stop_set and pool.task not in AGREEMENT:
+        raise OutputMismatch(
+            f"stop_set={learner.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
+            f"allowed: {', '.join(AGREEMENT)}. Leave stop_set out."
+        )
+    if learner.stop_set > pool.size:
+        raise PoolExhausted(learner.stop_set, pool.size, "records for the stop set")
+    limits = [rule.labels for rule in alternatives(learner.stop) if isinstance(rule, Budget) and rule.labels]
+    wanted = [learner.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *limits]
+    if max(wanted) > pool.size - learner.stop_set:
+        raise PoolExhausted(max(wanted), pool.size - learner.stop_set)
