@@ -60,9 +60,11 @@ def verdict(project: Project, way: Way, efficiency: Efficiency, signal: LabelSig
         project: what is to be learnt, at which prices.
         way: how "this schedule" runs its rounds; their sizes are planned.
         efficiency: what labels are worth.
-        signal: of the labels bought so far. Where they say nothing, none is worth more than a random one.
+        signal: of the labels bought so far. Where they say nothing, none is worth more than a random one, whatever
+            labels and hours cost.
     """
-    if signal is not None and signal.finding == "nothing":
+    nothing = signal is not None and signal.finding == "nothing"
+    if nothing:
         efficiency = replace(efficiency, random=1.0)
     plans, found = _plans(project, way, efficiency)
     choice = _cheapest(plans)
@@ -70,7 +72,7 @@ def verdict(project: Project, way: Way, efficiency: Efficiency, signal: LabelSig
         choice=choice,
         plans=plans,
         schedule=found,
-        changes=tuple(_changes(project, way, efficiency, plans, found)),
+        changes=() if nothing else tuple(_changes(project, way, efficiency, plans, found)),
         signal=signal,
     )
 
