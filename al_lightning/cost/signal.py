@@ -21,6 +21,8 @@ SHUFFLED = 0.6
 MOST_RECORDS = 500
 """Of more, so many are looked at."""
 PERMUTATIONS = 999
+SIGNIFICANT = 0.05
+"""p-value from which labels do say something, however little."""
 
 
 class Reference(NamedTuple):
@@ -66,10 +68,9 @@ class LabelSignal:
     @property
     def finding(self) -> Literal["nothing", "something", "unclear"]:
         """``nothing``: warn; ``unclear``: so few pairs look the same either way."""
-        least = (1 - NOTHING_BEFORE) / NOTHING_BEFORE
-        if self.odds > least:
-            return "nothing"
-        return "something" if self.odds < 1 / least else "unclear"
+        if self.p_value <= SIGNIFICANT:
+            return "something"
+        return "nothing" if self.odds > (1 - NOTHING_BEFORE) / NOTHING_BEFORE else "unclear"
 
     @property
     def sentence(self) -> str:
@@ -110,10 +111,11 @@ def label_signal(
     under shuffled labels are exact, and its p-value is of 999 shuffles. Records may have been chosen by their
     features, not by a model of the labels: buy the first round at random, and judge by that one.
 
-    The odds beside a data set whose labels do say something take the statistic as normal there: mean ``effect`` per
-    pair; standard deviation larger by as much, as scores are about exponential. ``SHUFFLED`` of a data set's labels
-    shuffled leave (1 - SHUFFLED)^2 of its effect. With fewer classes than it has, what classes merged at random leave
-    is taken: two classes are harder to tell than twenty. The middling one of the references counts.
+    The odds are those beside a data set whose labels do say something. The statistic is taken as normal there, with a
+    mean by the reference's effect and a deviation larger by the effect, as scores are about exponential.
+    ``SHUFFLED`` of its labels shuffled leave (1 - SHUFFLED)^2 of the effect, and where a class here is larger than its
+    classes, what classes merged at random leave: two classes are harder to tell than twenty. The middling one of the
+    references counts.
 
     Source: N. Mantel, "The detection of disease clustering and a generalized regression approach", 1967; the centring
     is that of G. Szekely and M. Rizzo, "Partial distance correlation with methods for dissimilarities", 2014,
@@ -151,7 +153,7 @@ def label_signal(
         records=n,
         pairs=pairs,
         p_value=(as_near + 1) / (PERMUTATIONS + 1),
-        odds=_odds(total / deviation, pairs / deviation, pairs / (n * (n - 1) / 2), list(known)),
+        odds=_odds(total, deviation, np.bincount(classes), list(known)),
     )
 
 
@@ -217,15 +219,23 @@ def _deviation(scores: np.ndarray, classes: np.ndarray) -> float:
     return math.sqrt(squares / (2 * n * (n - 3))) if squares > 1e-12 * n else 0.0
 
 
-def _odds(z: float, per_effect: float, same: float, references: Sequence[Reference]) -> float:
-    """Density of a standardised statistic under labels that say nothing / under those of the middling reference."""
+def _odds(total: float, deviation: float, counts: np.ndarray, references: Sequence[Reference]) -> float:
+    """Density of the statistic under labels that say nothing / under those of the middling reference."""
     if not references:
         return 1.0
-    effects = [(1 - SHUFFLED) ** 2 * max(r.effect, 0.0) * min(1.0, r.same / same) for r in references]
-    effect = statistics.median(effects)
-    wide = 1 + effect
-    log_odds = ((z - effect * per_effect) / wide) ** 2 / 2 + math.log(wide) - z**2 / 2
+    mean = (1 - SHUFFLED) ** 2 * statistics.median(_expected(counts, reference) for reference in references)
+    wide = 1 + mean / float((counts * (counts - 1) / 2).sum())
+    log_odds = ((total - mean) / deviation / wide) ** 2 / 2 + math.log(wide) - (total / deviation) ** 2 / 2
     return math.exp(min(max(log_odds, -600.0), 600.0))
+
+
+def _expected(counts: np.ndarray, reference: Reference) -> float:
+    """The statistic, on average, if these classes were a reference's, merged at random where they are larger."""
+    shares, pairs = counts / counts.sum(), counts * (counts - 1) / 2
+    alike = np.minimum(1.0, reference.same / shares)  # pairs of a class that were of one class before it was merged
+    everywhere = float((shares**2 * alike).sum())
+    centred = alike - 2 * shares * alike + everywhere  # as the scores are: less what its two records have on average
+    return max(reference.effect, 0.0) / (1 - reference.same) * float((pairs * centred).sum())
 
 
 def _times(odds: float) -> str:

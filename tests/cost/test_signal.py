@@ -105,6 +105,16 @@ def test_a_rare_class_of_a_hundredth():
     assert label_signal(x, y).p_value > 0.05
     x[y] += 6
     assert label_signal(x, y).finding == "something"
+    assert label_signal(x, np.roll(y, 1)).finding == "unclear"  # four records of a class are six pairs
+
+
+def test_many_labels_that_say_little_say_something():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 500)
+    x = rng.normal(size=(10, 8))[y] * 0.12 + rng.normal(size=(500, 8))
+    found = label_signal(x, y)
+    assert found.odds > 4  # labels of which most are right look otherwise
+    assert (found.finding, found.p_value) == ("something", 0.001)
 
 
 def test_units_strings_and_the_order_of_records_change_nothing():
