@@ -114,7 +114,8 @@ def test_many_labels_that_say_little_say_something():
     x = rng.normal(size=(10, 8))[y] * 0.12 + rng.normal(size=(500, 8))
     found = label_signal(x, y)
     assert found.odds > 4  # labels of which most are right look otherwise
-    assert (found.finding, found.p_value) == ("something", 0.001)
+    assert found.p_value < 0.05
+    assert found.finding == "something"
 
 
 def test_units_strings_and_the_order_of_records_change_nothing():
