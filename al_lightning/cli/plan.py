@@ -231,7 +231,7 @@ def _begun(cfg: DictConfig) -> Path | None:
         folder = Path(cfg.run_dir)
     except InterpolationResolutionError:  # the default is named by a running Hydra
         return None
-    return folder if folder.exists() else None
+    return folder if (folder / "run.sqlite").exists() else None
 
 
 def _bought(cfg: DictConfig, pool: PoolDataModule) -> dict[int, Any]:
@@ -240,8 +240,10 @@ def _bought(cfg: DictConfig, pool: PoolDataModule) -> dict[int, Any]:
     if folder is None:
         return dict(pool.state.labels)
     saved = read_run(folder)
+    if not saved.queries:
+        return {}
     pool.check_fingerprint(saved.meta["fingerprint"])
-    answers = {i: saved.answers.get(i, SKIP) for query in saved.queries[:1] for i in query}
+    answers = {i: saved.answers.get(i, SKIP) for i in saved.queries[0]}
     return {i: answer for i, answer in answers.items() if answer is not SKIP}
 
 
