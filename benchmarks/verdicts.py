@@ -17,10 +17,18 @@ What is right, from runs:
 A verdict is right where its way costs at most 5 % more than the cheapest, at the default prices and at three prices of
 an hour beside labels.
 
-What the verdict knows: the size of the pool, B, the recipe, the prices, and what a record costs. A pilot that trains on
-1 % of the labels shows that for 1 % of the money of a training on all; here it is read off a training on the machine
-that the money was measured on. What labels are worth is fitted to the savings results without the data sets of the same
-source. The pilot's labels themselves are not looked at: there are 4 to 60.
+What the verdict knows: the size of the pool, B, the recipe, the prices, what a record costs, and the labels of a pilot.
+A pilot that trains on 1 % of the labels shows what a record costs for 1 % of the money of a training on all; here it is
+read off a training on the machine that the money was measured on. What labels are worth is fitted to the savings
+results without the data sets of the same source.
+
+Of the pilot's labels it is asked whether they say anything (benchmarks/pilots.py). "1 % of the budget" is read twice:
+
+- 1 % of B: of what is bought. 4 to 60 labels.
+- 1 % of the pool: of what labelling everything would cost. 14 to 600 labels, up to a fifth of B. Most are fewer than
+  the first round buys at random anyway; what is more is not put on the bill.
+
+Twenty pilots each; how far a verdict is right is the share of pilots after which it is.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
@@ -40,8 +48,10 @@ from al_lightning.cost.efficiency import Efficiency
 from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.project import Project
+from al_lightning.cost.signal import Reference
 from al_lightning.cost.verdict import EVERYTHING, ORDINARY, RANDOM, THIS, verdict
 from benchmarks.common import RESULTS, UNFINISHED
+from benchmarks.pilots import Pilots, pilots
 from benchmarks.protocols import FOR_VERDICTS, recipe, source_of
 from benchmarks.savings import MAIN, Scale, labels_to_match, measure
 
@@ -70,13 +80,16 @@ NEAR = 1.05
 
 
 def runs(name: str) -> list[Row]:
-    """Every way, every seed: read from the savings results, or made here."""
+    """Every way, every seed: read from the savings results or the planner's own, or made here."""
     if name in SAVINGS:
         rows = json.loads((RESULTS / f"savings-{name}.json").read_text())["rows"]
         return [row for row in rows if row["method"] in METHODS]
     protocol, rows = FOR_VERDICTS[name], []
     scale = Scale(protocol.labels, protocol.first, protocol.step, SEEDS, {m: MAIN[m] for m in METHODS})
     half = replace(scale, labels=scale.labels // 2)
+    known = [row for row in _known() if row["dataset"] == name]
+    if len(known) == len(SEEDS) * (len(METHODS) + 1):
+        return [{key: value for key, value in row.items() if key not in ("part", "kind", "dataset")} for row in known]
     for seed in SEEDS:
         for method, size in (("random", half), *((m, scale) for m in METHODS)):
             folder = UNFINISHED / f"verdict-{name}" / f"{method}-{size.labels}" / f"seed-{seed}"
@@ -85,6 +98,13 @@ def runs(name: str) -> list[Row]:
             rows.append({**kept, "scored_flops": row["phases"].get("score", 0.0)})
             print(name, method, size.labels, seed, row["accuracy"], file=sys.stderr, flush=True)
     return rows
+
+
+def _known() -> list[Row]:
+    """Runs that the results file has; they are not made again."""
+    path = RESULTS / "planner.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [row for row in rows if row["part"] == "verdict" and row["kind"] == "run"]
 
 
 @dataclass(frozen=True)
@@ -198,8 +218,18 @@ def prices_of(found: Measured) -> dict[str, Prices]:
     }
 
 
-def judge(name: str, found: Measured, way: Way, efficiency: Efficiency) -> list[Row]:
-    """The verdict at every price beside what is right."""
+def judge(
+    name: str, found: Measured, way: Way, efficiency: Efficiency, after: Mapping[str, Pilots] | None = None
+) -> list[Row]:
+    """The verdict at every price beside what is right.
+
+    Args:
+        name: of the protocol.
+        found: what its runs came to.
+        way: the preset's.
+        efficiency: what labels are worth.
+        after: the pilots of each reading of the budget; none: the labels are not looked at.
+    """
     epochs, rows = recipe(name)["epochs"], []
     for about, prices in prices_of(found).items():
         money = found.money(prices)
@@ -216,6 +246,15 @@ def judge(name: str, found: Measured, way: Way, efficiency: Efficiency) -> list[
         )
         said = verdict(project, way, efficiency)
         cheapest = min(money, key=lambda w: money[w])
+
+        def right(choice: str, money: dict[str, float] = money, cheapest: str = cheapest) -> bool:
+            return money[choice] <= NEAR * money[cheapest]
+
+        after_pilot = {}
+        for reading, made in (after or {}).items():
+            kinds = {s.finding: s for s in made.signals}
+            choices = {finding: verdict(project, way, efficiency, s).choice for finding, s in kinds.items()}
+            after_pilot[f"right_after_{reading}"] = statistics.mean(right(choices[s.finding]) for s in made.signals)
         rows.append(
             {
                 "part": "verdict",
@@ -225,19 +264,25 @@ def judge(name: str, found: Measured, way: Way, efficiency: Efficiency) -> list[
                 "verdict": said.choice,
                 "cheapest": cheapest,
                 "over_cheapest": money[said.choice] / money[cheapest],
-                "right": money[said.choice] <= NEAR * money[cheapest],
+                "right": right(said.choice),
+                **after_pilot,
                 **{f"money, {w}": m for w, m in money.items()},
             }
         )
     return rows
 
 
-def verdicts(way: Way, prior: Callable[[str], tuple[Efficiency, dict[str, float]]]) -> list[Row]:
+def verdicts(
+    way: Way,
+    prior: Callable[[str], tuple[Efficiency, dict[str, float]]],
+    references: Mapping[str, Reference],
+) -> list[Row]:
     """The runs, and the verdicts on them.
 
     Args:
         way: the preset's.
         prior: source of data -> what labels are worth by all but it.
+        references: source of data -> what its labels look like.
     """
     rows = []
     for name in (*SAVINGS, *FOR_VERDICTS):
@@ -246,5 +291,8 @@ def verdicts(way: Way, prior: Callable[[str], tuple[Efficiency, dict[str, float]
         found = Measured.of(made, recipe(name)["epochs"])
         if name in FOR_VERDICTS:
             rows += [{"part": "verdict", "kind": "run", "dataset": name, **row} for row in made]
-        rows += judge(name, found, replace(way, worth=statistics.mean(worth.values())), efficiency)
+        others = [reference for source, reference in references.items() if source != source_of(name)]
+        after = pilots(name, others)
+        rows += [{"part": "verdict", "kind": "pilot", "dataset": name, **made.to_json()} for made in after.values()]
+        rows += judge(name, found, replace(way, worth=statistics.mean(worth.values())), efficiency, after)
     return rows

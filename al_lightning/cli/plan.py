@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from rich.console import Console
 
 from al_lightning.callbacks.warm_start import WarmStart
@@ -20,10 +23,16 @@ from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.project import BadProject, Project
 from al_lightning.cost.schedule import Schedule, best_schedule, schedule, trade_off
+from al_lightning.cost.signal import LabelSignal, label_signal
 from al_lightning.cost.verdict import Lever, Verdict, levers, verdict
 from al_lightning.errors import ActiveLearningError
+from al_lightning.features.source import Layer, RawInputs
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.oracle import SKIP
 from al_lightning.report.plan import print_plan
+from al_lightning.steps.control import COMPARED
 from al_lightning.steps.rehearse import rehearse
+from al_lightning.store import read_run
 
 USAGE = """\
 usage: al-lightning plan [--json] [option=value ...]
@@ -40,6 +49,7 @@ What a run would cost, round by round; how many rounds are the cheapest; whether
   prices.label, prices.hour, flops_per_second, inference_discount, annotators, control, round_money, round_hours,
   record_gigabytes, storage, egress
   random, maturity, worth        what labels are worth, docs/bill.md
+  run_dir                        a run that was begun: whether the labels of its first round say anything
 
 Every option of al-lightning run is one here: experiment=ordinary, fit=reset, candidates.share=0.1, query=bald ..."""
 
@@ -129,11 +139,11 @@ def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
     Raises:
         BadProject: a number that a plan cannot be made from.
     """
-    project, about = _project(cfg)
+    project, about, signal = _project(cfg)
     way = _way(cfg, project)
     given = {name: cfg[name] for name in ("random", "maturity") if cfg[name] is not None}
     efficiency = Efficiency(**given)
-    found = verdict(project, way, efficiency)
+    found = verdict(project, way, efficiency, signal)
     chosen = found.schedule
     if cfg.rounds is not None:
         chosen = _asked(cfg, project, way, efficiency)
@@ -165,7 +175,7 @@ def _asked(cfg: DictConfig, project: Project, way: Way, efficiency: Efficiency) 
     return found
 
 
-def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...]]:
+def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...], LabelSignal | None]:
     own = {name: cfg[name] for name in (*_PROJECT, *_STORE)}
     own |= {"labels": cfg.labels, "prices": Prices(**_given(cfg.prices)), "passes": max(1, part(cfg, "query").passes)}
     if cfg.flops_per_second is not None:
@@ -183,10 +193,10 @@ def _project(cfg: DictConfig) -> tuple[Project, tuple[str, ...]]:
     else:
         forward, train = cfg.forward, cfg.train
         about = "forward and train: as given" if train else "forward: as given; train: 3 times as much, an assumption"
-    return Project(pool=cfg.pool, epochs=cfg.epochs, forward=forward, train=train, **own), (about,)
+    return Project(pool=cfg.pool, epochs=cfg.epochs, forward=forward, train=train, **own), (about,), None
 
 
-def _measured(cfg: DictConfig, own: dict[str, Any]) -> tuple[Project, tuple[str, ...]]:
+def _measured(cfg: DictConfig, own: dict[str, Any]) -> tuple[Project, tuple[str, ...], LabelSignal | None]:
     a_run = cfg.copy()
     OmegaConf.update(a_run, "prices", {"_target_": "al_lightning.Prices", **_given(cfg.prices)}, merge=False)
     OmegaConf.update(a_run, "run_dir", "never written")
@@ -212,7 +222,38 @@ def _measured(cfg: DictConfig, own: dict[str, Any]) -> tuple[Project, tuple[str,
     )
     how = "seconds: measured on this machine" if seconds else "seconds: by flops_per_second"
     about = f"a record: {found.forward:.3g} FLOPs to infer, {found.train:.3g} to train, measured on your model; {how}"
-    return project, (about,)
+    return project, (about,), _signal(parts.pool, _bought(cfg, parts.pool))
+
+
+def _begun(cfg: DictConfig) -> Path | None:
+    """The folder of a run that was begun; None where none was named, or it is still to be made."""
+    try:
+        folder = Path(cfg.run_dir)
+    except InterpolationResolutionError:  # the default is named by a running Hydra
+        return None
+    return folder if (folder / "run.sqlite").exists() else None
+
+
+def _bought(cfg: DictConfig, pool: PoolDataModule) -> dict[int, Any]:
+    """Labels that are there: of the first round of a run, which no model has chosen, or those the data comes with."""
+    folder = _begun(cfg)
+    if folder is None:
+        return dict(pool.state.labels)
+    saved = read_run(folder)
+    if not saved.queries:
+        return {}
+    pool.check_fingerprint(saved.meta["fingerprint"])
+    answers = {i: saved.answers.get(i, SKIP) for i in saved.queries[0]}
+    return {i: answer for i, answer in answers.items() if answer is not SKIP}
+
+
+def _signal(pool: PoolDataModule, labels: Mapping[int, Any]) -> LabelSignal | None:
+    """What the labels say; None without labels, classes, or features that are there without a model."""
+    source, ids = pool.features, np.array(sorted(labels), dtype=np.int64)
+    if not len(ids) or pool.task not in COMPARED or source is None or isinstance(source, Layer):
+        return None
+    features = source.compute(pool, ids) if isinstance(source, RawInputs) else source[ids]
+    return label_signal(features, [int(labels[int(i)]) for i in ids], ids=ids)
 
 
 def _way(cfg: DictConfig, project: Project) -> Way:
@@ -233,7 +274,8 @@ def _given(node: DictConfig) -> dict[str, Any]:
 def _command(overrides: Sequence[str], cfg: DictConfig, chosen: Schedule) -> str:
     """The command that runs the schedule, with what of the overrides a run understands."""
     known = {*compose_config("run", []), "experiment"}
-    taken = ("labels", "round_size", "prices")
+    # A run that was begun goes on with its own rounds only.
+    taken = ("labels", "round_size", "prices", *(("run_dir",) if _begun(cfg) else ()))
     kept = [o for o in overrides if (key := o.lstrip("+~").split("=")[0].split(".")[0]) in known and key not in taken]
     sizes = ",".join(str(size) for size in chosen.way.sizes)
     prices = [f"+prices.{key}={value}" for key, value in _given(cfg.prices).items()]

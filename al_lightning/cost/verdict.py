@@ -12,6 +12,7 @@ from al_lightning.cost.efficiency import REFERENCE_ROUNDS, Efficiency
 from al_lightning.cost.planner import Plan, Way, label_everything, plan
 from al_lightning.cost.project import Project
 from al_lightning.cost.schedule import Schedule, best_schedule, schedule
+from al_lightning.cost.signal import LabelSignal
 
 EVERYTHING, RANDOM = "label everything", "random labels, one training"
 ORDINARY, THIS = "ordinary active learning", "this schedule"
@@ -26,12 +27,14 @@ class Verdict:
         plans: every way's bill; None: it would be another one, in one round.
         schedule: the rounds of "this schedule"; None likewise.
         changes: sentences: what would have to be otherwise for another way to be the cheapest.
+        signal: what the labels bought so far say; None: none were looked at.
     """
 
     choice: str
     plans: dict[str, Plan | None]
     schedule: Schedule | None
     changes: tuple[str, ...]
+    signal: LabelSignal | None = None
 
     @property
     def worth_it(self) -> bool:
@@ -46,24 +49,31 @@ class Verdict:
             "money": {name: None if p is None else p.money for name, p in self.plans.items()},
             "labels": {name: None if p is None else p.labels for name, p in self.plans.items()},
             "changes": list(self.changes),
+            "signal": None if self.signal is None else self.signal.to_json(),
         }
 
 
-def verdict(project: Project, way: Way, efficiency: Efficiency) -> Verdict:
+def verdict(project: Project, way: Way, efficiency: Efficiency, signal: LabelSignal | None = None) -> Verdict:
     """Compare the four ways to a model as good as ordinary active learning makes with ``project.labels``.
 
     Args:
         project: what is to be learnt, at which prices.
         way: how "this schedule" runs its rounds; their sizes are planned.
         efficiency: what labels are worth.
+        signal: of the labels bought so far. Where they say nothing, none is worth more than a random one, whatever
+            labels and hours cost.
     """
+    nothing = signal is not None and signal.finding == "nothing"
+    if nothing:
+        efficiency = replace(efficiency, random=1.0)
     plans, found = _plans(project, way, efficiency)
     choice = _cheapest(plans)
     return Verdict(
         choice=choice,
         plans=plans,
         schedule=found,
-        changes=tuple(_changes(project, way, efficiency, plans, found)),
+        changes=() if nothing else tuple(_changes(project, way, efficiency, plans, found)),
+        signal=signal,
     )
 
 

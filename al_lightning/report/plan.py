@@ -20,8 +20,11 @@ MOST_LINES = 24
 
 
 def print_plan(console: Console, planned: Planned) -> None:
-    """Print it: the verdict first, then the rounds, the trade-off, the levers, and what all rests on."""
+    """Print it: what labels say, the verdict, then the rounds, the trade-off, the levers, and what all rests on."""
     chosen, currency = planned.schedule, planned.project.prices.currency
+    if (signal := planned.verdict.signal) is not None:
+        style = "bold" if signal.finding == "nothing" else None
+        console.print(signal.sentence, style=style, markup=False, highlight=False, soft_wrap=True)
     shape = f"{chosen.rounds} rounds" + (f", each {chosen.growth:.3g} times the last" if chosen.growth != 1 else "")
     for table in (
         _ways(planned, currency),

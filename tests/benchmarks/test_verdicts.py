@@ -7,8 +7,10 @@ import torch
 from al_lightning.cost.efficiency import Efficiency
 from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
+from al_lightning.cost.signal import REFERENCES, LabelSignal
 from al_lightning.cost.verdict import EVERYTHING, ORDINARY, RANDOM, THIS
 from benchmarks import planner, verdicts
+from benchmarks.pilots import CLEAN, PILOTS, Pilots, pilots
 from benchmarks.protocols import FOR_VERDICTS, Arrays, noisy, source_of
 from benchmarks.verdicts import NEAR, SAVINGS, Measured, judge, prices_of, random_labels
 from benchmarks.worth import observations, prior
@@ -78,6 +80,49 @@ def test_a_verdict_is_right_where_its_way_is_near_the_cheapest(monkeypatch):
         # Where nothing is gained by selecting, one training on random labels is said to be the cheapest.
         assert (rows["default"]["verdict"] == RANDOM) == bool(wrong)
         assert {name for name in rows if not rows[name]["right"]} >= wrong
+
+
+def test_how_far_a_verdict_is_right_is_the_share_of_pilots_after_which_it_is(monkeypatch):
+    monkeypatch.setattr(verdicts, "recipe", lambda name: {"epochs": 3})
+    needed = {EVERYTHING: 1000, RANDOM: 10, ORDINARY: 100, THIS: 110}  # nothing can be learnt
+    trainings = {EVERYTHING: 10, RANDOM: 0.1, ORDINARY: 9, THIS: 1.1}
+    found = Measured(1000, 100, needed, trainings, training=1.0, train=3e6, forward=1e6)
+    warning = LabelSignal(records=10, pairs=40, p_value=0.5, odds=99.0)
+    unclear = LabelSignal(records=10, pairs=4, p_value=0.5, odds=1.1)
+    after = {"labels": Pilots("labels", [unclear] * 4), "pool": Pilots("pool", [warning, warning, warning, unclear])}
+    rows = judge("letter", found, Way(sizes=(), worth=0.9), Efficiency(), after)
+    assert {said["cheapest"] for said in rows} == {RANDOM}
+    for said in rows:
+        before = said["verdict"] == RANDOM  # where an hour is dear
+        assert (said["right"], said["right_after_labels"]) == (before, before)
+        assert said["right_after_pool"] == (1.0 if before else 0.75)
+    assert {said["right_after_pool"] for said in rows} >= {0.75}
+    assert after["pool"].to_json()["nothing"] == 0.75
+
+
+def test_pilots_are_a_hundredth_of_what_is_bought_and_of_the_pool():
+    found = pilots("digits", list(REFERENCES.values()))
+    assert {reading: {s.records for s in made.signals} for reading, made in found.items()} == {
+        "labels": {4},
+        "pool": {14},
+    }
+    assert len({(s.pairs, s.p_value) for s in found["pool"].signals}) > len(PILOTS) // 2  # each draws its own
+    assert found == pilots("digits", list(REFERENCES.values()))
+
+
+def test_every_source_has_a_reference_to_leave_out():
+    assert {source_of(name) for name in CLEAN} == {source_of(name) for name in (*SAVINGS, *FOR_VERDICTS)}
+    assert set(REFERENCES) == set(CLEAN)
+
+
+def test_runs_that_the_results_have_are_not_made_again(monkeypatch):
+    def made_again(*args):
+        raise AssertionError("a run is made again")
+
+    monkeypatch.setattr(verdicts, "measure", made_again)
+    rows = verdicts.runs("digits")
+    assert len(rows) == 15
+    assert "kind" not in rows[0]
 
 
 def test_what_labels_are_worth_is_learnt_elsewhere():

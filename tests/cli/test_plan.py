@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
+from al_lightning import DatasetOracle
+from al_lightning.cli import parts
 from al_lightning.cli.build import compose_config, register_resolvers
 from al_lightning.cli.main import main
 
@@ -89,3 +94,38 @@ def test_bad_options_are_named(options, said, capsys):
 def test_help(capsys):
     assert main(["plan", "--help"]) == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_labels_of_a_run_that_was_begun_are_looked_at(capsys, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "begun"
+    assert main(["run", f"run_dir={folder}", "labels=60", "round_size.rounds=2", "trainer.max_epochs=1"]) == 0
+    capsys.readouterr()
+    found = planned(capsys, f"run_dir={folder}")
+    signal = found["verdict"]["signal"]
+    assert signal["finding"] == "something"
+    assert 10 < signal["records"] < 60  # the first round alone: a model has chosen the others
+    assert str(folder) not in found["run"]
+    still_to_be_made = tmp_path_factory.mktemp("empty")
+    assert planned(capsys, f"run_dir={still_to_be_made}")["verdict"]["signal"] is None
+    assert main(["plan", f"run_dir={folder}", "data.seed=1"]) == 1  # of other data
+    assert "PoolChanged" in capsys.readouterr().err
+
+
+def test_labels_that_say_nothing_are_warned_about(capsys, monkeypatch):
+    whole = parts.digits_pool
+
+    def shuffled(**settings):
+        pool = whole(**settings)
+        x, y = pool.eval_data.tensors
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(y)))
+        pool = parts.PoolDataModule(
+            TensorDataset(x, y[order]), task="multiclass", val=pool.val_data, features=parts.RawInputs()
+        )
+        pool.label(pool.draw(300), DatasetOracle())
+        return pool
+
+    monkeypatch.setattr(parts, "digits_pool", shuffled)
+    assert main(["plan", "labels=600"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "look as if they said nothing about these features (p = " in out
+    assert "Cheapest: random labels, one training, whatever a label or an hour costs." in out

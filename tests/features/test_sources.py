@@ -31,6 +31,7 @@ def test_raw_inputs_are_the_inputs_flattened_and_free_of_flops(tmp_path):
     for pool in (pool_of(data), pool_of(item_by_item)):
         pool.setup("fit")
         assert np.array_equal(RawInputs().compute(pool), data.tensors[0].numpy())
+        assert np.array_equal(RawInputs().compute(pool, np.array([7, 2])), data.tensors[0][[7, 2]].numpy())
     assert result.bill.lines["embed"].records == 0
     assert result.bill.lines["embed"].flops == 0
     assert result.bill.lines["cluster"].flops > 0
