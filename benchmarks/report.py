@@ -1,7 +1,7 @@
 """Tables and pictures of results, for people: ``python -m benchmarks.report``.
 
-Reads ``results/savings-*.json`` and ``results/selection.json``; writes the tables into ``benchmarks/README.md``,
-between its marks, and a picture per protocol into ``docs/pictures``.
+Reads ``results/savings-*.json``, ``results/selection.json`` and ``results/clustering.json``; writes the tables into
+``benchmarks/README.md``, between its marks, and a picture per protocol into ``docs/pictures``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.common import RESULTS
@@ -81,6 +82,23 @@ def selection(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *claims(found["claims"]), ""])
 
 
+def clustering(found: Mapping[str, Any]) -> str:
+    """Time and memory of clusters by the size of the pool, and of a round on ten million records, in Markdown."""
+    rows = {row["part"]: row for row in found["rows"]}
+    lines = ["| records | clusters | time | memory beside the features | FLOPs |", "|---|---|---|---|---|"]
+    for r in sorted((r for part, r in rows.items() if part.startswith("cluster_")), key=lambda r: r["records"]):
+        lines.append(
+            f"| {r['records']:,} | {r['clusters']:,} | {time_of(r['seconds'])} | {r['extra_gb']:.2f} GB "
+            f"| {r['flops'] / 1e12:.3g} T |"
+        )
+    one = rows["round_10m"]
+    lines += ["", f"One round on {one['records']:,} records, {one['candidates']:,} of them candidates:", ""]
+    lines += ["| step | time | memory beside the features |", "|---|---|---|"]
+    for step in ("propose", "kcenter", "badge"):
+        lines.append(f"| {step} | {time_of(one[step]['seconds'])} | {one[step]['extra_gb']:.2f} GB |")
+    return "\n".join([*lines, "", *claims(found["claims"]), ""])
+
+
 def time_of(seconds: float) -> str:
     """Seconds for people: 1.23 s, 45 ms."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
@@ -95,13 +113,16 @@ def between(text: str, name: str, part: str) -> str:
 
 def picture(summary: Sequence[Row], path: Path, title: str) -> None:
     """Accuracy against the baseline, with its interval, over rho; equal accuracy and rho of 1 are marked."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    for r in summary:
-        main = r["method"] in ("baseline", "frugal")
-        axes.errorbar(r["rho"], r["difference"], yerr=r["ci"], fmt="o", color="C3" if main else "C0", capsize=3)
-        axes.annotate(r["method"].replace("_", " "), (r["rho"], r["difference"]), (6, 4), textcoords="offset points")
+    colours = colormaps["tab20"].colors
+    for i, r in enumerate(sorted(summary, key=lambda r: r["method"] not in ("baseline", "frugal"))):
+        main, name = i < 2, r["method"].replace("_", " ")
+        style = {"marker": "*" if main else "os^D"[i % 4], "markersize": 14 if main else 6, "zorder": 3 if main else 2}
+        at = r["rho"], r["difference"]
+        axes.errorbar(*at, yerr=r["ci"], linestyle="", color=colours[i % 20], capsize=3, label=name, **style)
     axes.margins(x=0.15)
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     axes.axvline(1, color="0.6", linestyle="--")
     axes.axhline(-0.5, color="0.6", linestyle=":")
     axes.set(
@@ -124,7 +145,9 @@ def main() -> None:
         parts.append(table(found))
         picture(found["summary"], PICTURES / f"{found['benchmark']}.png", found["benchmark"].removeprefix("savings-"))
     text = between(README.read_text(), "savings", "\n".join(parts))
-    README.write_text(between(text, "selection", selection(json.loads((RESULTS / "selection.json").read_text()))))
+    for name, section in (("selection", selection), ("clustering", clustering)):
+        text = between(text, name, section(json.loads((RESULTS / f"{name}.json").read_text())))
+    README.write_text(text)
     print(README)
 
 
