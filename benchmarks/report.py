@@ -115,12 +115,12 @@ def picture(summary: Sequence[Row], path: Path, title: str) -> None:
     """Accuracy against the baseline, with its interval, over rho; equal accuracy and rho of 1 are marked."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    colours = colormaps["tab20"].colors
+    colours = ["black", "C3", *colormaps["tab20"].colors]
     for i, r in enumerate(sorted(summary, key=lambda r: r["method"] not in ("baseline", "frugal"))):
         main, name = i < 2, r["method"].replace("_", " ")
         style = {"marker": "*" if main else "os^D"[i % 4], "markersize": 14 if main else 6, "zorder": 3 if main else 2}
         at = r["rho"], r["difference"]
-        axes.errorbar(*at, yerr=r["ci"], linestyle="", color=colours[i % 20], capsize=3, label=name, **style)
+        axes.errorbar(*at, yerr=r["ci"], linestyle="", color=colours[i], capsize=3, label=name, **style)
     axes.margins(x=0.15)
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     axes.axvline(1, color="0.6", linestyle="--")
