@@ -4,6 +4,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.distributed compute        # one part anew, on a quiet machine
     OMP_NUM_THREADS=1 python -m benchmarks.distributed report         # none; results of the parts there are
 
+Rows of a part that was not run here are those of the results file.
+
 - *identical*: every strategy that infers, on two workers and in one process: payload and query, bit for bit.
 - *compute*: a compute-bound model on one and on two workers. On a machine that does other work as well, the two share
   what is left of two cores: the row has the load, and the same with a calibrated wait beside it.
@@ -46,7 +48,7 @@ from al_lightning.scoring.ray_cluster import imported
 from al_lightning.scoring.ray_scorer import RayScorer
 from al_lightning.scoring.ray_team import Workers
 from al_lightning.scoring.trainer import TrainerScorer
-from benchmarks.common import UNFINISHED, barebones_trainer, claim, write_results
+from benchmarks.common import RESULTS, UNFINISHED, barebones_trainer, claim, write_results
 from benchmarks.distributed_chaos import chaos
 from benchmarks.distributed_data import against_ray_data
 from benchmarks.distributed_scale import scale
@@ -293,7 +295,7 @@ def main() -> None:
         if name in arguments.parts or (not arguments.parts and not path.exists()):
             path.unlink(missing_ok=True)
             subprocess.run([sys.executable, "-m", "benchmarks.distributed", "--only", name], check=True)
-    rows = [row for name in PARTS if (FOLDER / f"{name}.json").exists() for row in _read(name)]
+    rows = [row for name in PARTS for row in _read(name)]
     made = claims(rows)
     write_results("distributed", "OMP_NUM_THREADS=1 python -m benchmarks.distributed", rows, made)
     for one in made:
@@ -301,8 +303,19 @@ def main() -> None:
 
 
 def _read(name: str) -> list[Row]:
-    rows: list[Row] = json.loads((FOLDER / f"{name}.json").read_text())
-    return rows
+    """Rows of a part: of this checkout's run, else those of the results file."""
+    path, committed = FOLDER / f"{name}.json", RESULTS / "distributed.json"
+    if path.exists():
+        rows: list[Row] = json.loads(path.read_text())
+        return rows
+    known = json.loads(committed.read_text())["rows"] if committed.exists() else []
+    return [row for row in known if _part_of(row) == name]
+
+
+def _part_of(row: Row) -> str:
+    if row["part"] != "chaos":
+        return str(row["part"])
+    return f"chaos_{100 * row['preemption']:.0f}" + ("_again" if row["seed"] else "")
 
 
 if __name__ == "__main__":
