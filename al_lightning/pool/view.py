@@ -116,6 +116,8 @@ class PoolView:
             bad = ~np.isfinite(projected[part]).all(axis=1)
             if bad.any():
                 raise BadScores(part[bad], "features")
+        import faiss  # noqa: F401  # before the clock starts: loading it is no search's, and forecasts go by the first one
+
         with Stopwatch.running() as watch:
             distance, flops = distance_to_nearest(projected[ids], projected[self.labelled])
         if self.spend is not None:

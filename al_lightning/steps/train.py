@@ -82,7 +82,9 @@ def _key(run: Run, plan: FitPlan, length: Length, served: Served, labelled: np.n
     """Tells a fit from any other: where it is in the run, what it does, and what it is taught."""
     ids = labelled if served.ids is None else served.ids
     labels = [run.pool.state.labels[int(i)] for i in ids]
-    return digest([_folder(run, plan), seed, describe(plan), describe(length), ids, labels])
+    plain = all(isinstance(value, int | float | str) for value in labels)  # thousands, as one text
+    said = repr(labels) if plain else labels
+    return digest([_folder(run, plan), seed, describe(plan), describe(length), ids, said])
 
 
 def _folder(run: Run, plan: FitPlan) -> str:
