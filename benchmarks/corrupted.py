@@ -241,7 +241,7 @@ def measure(dataset: str, kind: str, share: float, method: str) -> list[Row]:
     seconds = (time.process_time() - began) / len(planted)
     rows = []
     for seed, p, ids, named in zip(SEEDS, planted, queried, _suspected(planted, queried, classes), strict=True):
-        wrong = p.wrong[ids]
+        wrong, ways = p.wrong[ids], INPUTS if kind == "inputs" else ("label",)
         rows.append(
             {
                 "dataset": dataset,
@@ -250,8 +250,8 @@ def measure(dataset: str, kind: str, share: float, method: str) -> list[Row]:
                 "method": method,
                 "seed": seed,
                 "queried": len(ids),
-                "corrupted": {how: int((wrong == how).sum()) for how in (INPUTS if kind == "inputs" else ("label",))},
-                "planted": {how: int((p.wrong[:POOL] == how).sum()) for how in sorted({*p.wrong[:POOL].tolist()} - {""})},
+                "corrupted": {how: int((wrong == how).sum()) for how in ways},
+                "planted": {how: int((p.wrong[:POOL] == how).sum()) for how in ways},
                 "named": len(named),
                 "caught": int((p.wrong[named] != "").sum()),
                 "seconds": round(seconds, 3),

@@ -1,6 +1,6 @@
 """Tables and pictures of results, for people: ``python -m benchmarks.report``.
 
-Reads ``results/savings-*.json`` and ``results/selection.json``; writes the tables into ``benchmarks/README.md``,
+Reads ``results/savings-*.json``, ``selection.json`` and ``corrupted.json``; writes the tables into ``benchmarks/README.md``,
 between its marks, and a picture per protocol into ``docs/pictures``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -81,6 +82,29 @@ def selection(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *claims(found["claims"]), ""])
 
 
+def corrupted(found: Mapping[str, Any]) -> str:
+    """How much of what is corrupted every strategy buys early, and what a later model names of it, in Markdown."""
+    by = {(r["method"], r["kind"], r["dataset"], r["share"]): r for r in found["summary"]}
+    places = list(dict.fromkeys((r["dataset"], r["share"]) for r in found["summary"]))
+    ways = sorted(next(r for r in found["summary"] if r["kind"] == "inputs")["by_way"])
+    methods = dict.fromkeys(r["method"] for r in found["summary"])
+    columns = [f"{dataset}, {share:.0%}" for dataset, share in places]
+    lines = [
+        f"| strategy | {' | '.join(columns)} | {' | '.join(ways)} | wrong labels | recall | precision |",
+        "|---|" + "---|" * (len(places) + len(ways) + 3),
+    ]
+    for method in methods:
+        inputs, labels = ([by[method, kind, *place] for place in places] for kind in ("inputs", "labels"))
+        cells = [f"{r['enrichment']:.2f} ± {r['ci']:.2f}" for r in inputs]
+        cells += [f"{mean(r['by_way'][way] for r in inputs):.2f}" for way in ways]
+        cells += [f"{mean(r['enrichment'] for r in labels):.2f}"]
+        cells += [
+            f"{min(r[of] for r in labels):.2f} to {max(r[of] for r in labels):.2f}" for of in ("recall", "precision")
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *claims(found["claims"]), ""])
+
+
 def time_of(seconds: float) -> str:
     """Seconds for people: 1.23 s, 45 ms."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
@@ -124,7 +148,9 @@ def main() -> None:
         parts.append(table(found))
         picture(found["summary"], PICTURES / f"{found['benchmark']}.png", found["benchmark"].removeprefix("savings-"))
     text = between(README.read_text(), "savings", "\n".join(parts))
-    README.write_text(between(text, "selection", selection(json.loads((RESULTS / "selection.json").read_text()))))
+    for name, part in (("selection", selection), ("corrupted", corrupted)):
+        text = between(text, name, part(json.loads((RESULTS / f"{name}.json").read_text())))
+    README.write_text(text)
     print(README)
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.errors import DamagedFile, UnsupportedModel
 from al_lightning.features import cache
+from al_lightning.features.row_files import RecordsOfRows, Rows, about, as_file, read
 from al_lightning.features.source import Layer
 from al_lightning.features.stand_in import listen, passing_through, place_of_input, unlike, unreadable
 from al_lightning.fit_plan import FitPlan
@@ -33,65 +32,6 @@ if TYPE_CHECKING:
 FILE_BYTES = 1 << 26
 """Bytes of a file, all of which are in memory while it is written or checked; afterwards it is memory-mapped."""
 _NAME = "activations"
-
-
-class Rows:
-    """Rows of some of the records, in memory-mapped files.
-
-    Args:
-        size: records of the pool.
-        shape: of a row.
-    """
-
-    def __init__(self, size: int, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
-        self._files: list[np.ndarray] = []
-        self._at = np.full((size, 2), -1, dtype=np.int32)  # file, and row in it
-
-    def add(self, file: np.ndarray) -> None:
-        """Take in a file, ``(n,)`` of ``id`` and ``row``."""
-        self._at[file["id"]] = np.stack([np.full(len(file), len(self._files)), np.arange(len(file))], axis=1)
-        self._files.append(file)
-
-    def missing(self, ids: np.ndarray) -> np.ndarray:
-        """Those of the ids that have no row, ascending."""
-        return np.unique(ids[self._at[ids, 0] < 0])
-
-    def __getitem__(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """``(n, *shape)`` float32, read now."""
-        file, row = self._at[np.asarray(ids)].T
-        found = np.empty((len(row), int(np.prod(self.shape))), dtype=np.float32)
-        for number in np.unique(file):
-            here = file == number
-            found[here] = self._files[number]["row"][row[here]]
-        return found.reshape(-1, *self.shape)
-
-
-class RecordsOfRows(Dataset[Any]):
-    """The pool's records with activations in the place of inputs; nothing of the dataset is read.
-
-    The targets are those of one record: training puts the bought labels there, scoring does not look.
-
-    Args:
-        rows: the activations.
-        example: an item of the dataset.
-        place: of its input, see :func:`~al_lightning.features.stand_in.place_of_input`.
-    """
-
-    def __init__(self, rows: Rows, example: Any, place: int | str, size: int) -> None:
-        self._rows, self._example, self._place, self._size = rows, example, place, size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, id: int) -> Any:
-        return self.__getitems__([id])[0]
-
-    def __getitems__(self, ids: Sequence[int]) -> list[Any]:
-        rows, example = torch.from_numpy(self._rows[ids]), self._example
-        if isinstance(example, Mapping):
-            return [{**example, self._place: row} for row in rows]
-        return [type(example)((row, example[1])) for row in rows]
 
 
 class Activations:
@@ -210,7 +150,7 @@ class Activations:
 
     def _open(self, name: str, says: cache.About) -> None:
         try:
-            self._rows.add(self._run.read(name, partial(_read, says=says)))
+            self._rows.add(self._run.read(name, partial(read, says=says)))
             self._names.add(name)
         except DamagedFile as error:
             what = f"{error.path} is stale or damaged ({error.why}): it is made again, and that is on the bill."
@@ -218,11 +158,11 @@ class Activations:
 
     def _keep(self, ids: np.ndarray, rows: np.ndarray) -> None:
         """Write rows to a file of their own, and read them from there."""
-        run, file = self._run, _file(ids, rows)
+        run, file = self._run, as_file(ids, rows)
         assert self._shape is not None
         number = next(i for i in count() if f"{_NAME}-{i}" not in self._names)
         name, path = f"{_NAME}-{number}", f"features/{_NAME}-{self._made_from}-{number}.npy"
-        says = _says(file, self._made_from, self._shape)
+        says = about(file, self._made_from, self._shape)
         run.add_file(name, run.write(path, partial(np.save, arr=file, allow_pickle=False)), says)
         self._names.add(name)
         self._rows.add(np.load(run.folder / path, mmap_mode="r", allow_pickle=False))
@@ -244,7 +184,7 @@ class Activations:
             )
         self._shape = heard["given"].shape[1:]
         self._take_stock()
-        self._rows.add(_file(ids, heard["given"]))
+        self._rows.add(as_file(ids, heard["given"]))
         found = self._agreed(self._unlike(ids, heard))
         if found is not None:  # a file in the folder says that it was checked
             self._shape = None
@@ -291,23 +231,5 @@ def fitting(run: Run, plan: FitPlan, ids: np.ndarray) -> Iterator[FitPlan]:
         yield plan
 
 
-def _file(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    flat = rows.reshape(len(ids), -1)
-    file = np.empty(len(ids), dtype=[("id", np.int64), ("row", np.float32, (flat.shape[1],))])
-    file["id"], file["row"] = ids, flat
-    return file
-
-
 def _logits(outputs: Outputs) -> dict[str, torch.Tensor]:
     return {"logits": outputs.logits}
-
-
-def _says(file: np.ndarray, made_from: str, shape: Sequence[int]) -> cache.About:
-    return {**cache.about({_NAME: file}, made_from=made_from, version=0), "shape": list(shape)}
-
-
-def _read(path: Path, says: cache.About) -> np.ndarray:
-    file: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    if _says(file, says["made_from"], says["shape"]) != says:
-        raise cache.Stale("other rows than it says")
-    return file
