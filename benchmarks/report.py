@@ -1,7 +1,7 @@
 """Tables and pictures of results, for people: ``python -m benchmarks.report``.
 
-Reads ``results/savings-*.json``, ``selection.json`` and ``corrupted.json``; writes the tables into ``benchmarks/README.md``,
-between its marks, and a picture per protocol into ``docs/pictures``.
+Reads ``results/savings-*.json``, ``selection.json`` and ``corrupted.json``; writes the tables into
+``benchmarks/README.md``, between its marks, and a picture per protocol into ``docs/pictures``.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ def corrupted(found: Mapping[str, Any]) -> str:
         "|---|" + "---|" * (len(places) + len(ways) + 3),
     ]
     for method in methods:
-        inputs, labels = ([by[method, kind, *place] for place in places] for kind in ("inputs", "labels"))
+        inputs, labels = ([by[(method, kind, *place)] for place in places] for kind in ("inputs", "labels"))
         cells = [f"{r['enrichment']:.2f} ± {r['ci']:.2f}" for r in inputs]
         cells += [f"{mean(r['by_way'][way] for r in inputs):.2f}" for way in ways]
         cells += [f"{mean(r['enrichment'] for r in labels):.2f}"]
-        cells += [
-            f"{min(r[of] for r in labels):.2f} to {max(r[of] for r in labels):.2f}" for of in ("recall", "precision")
-        ]
+        for of in ("recall", "precision"):
+            values = [r[of] for r in labels]
+            cells.append(f"{min(values):.2f} to {max(values):.2f}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *claims(found["claims"]), ""])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from benchmarks.data import Split
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """400 records of four classes in place of the data sets; two seeds, rounds of five."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(400) % 4
@@ -68,6 +70,7 @@ def test_the_farthest_records_are_those_that_were_scaled() -> None:
     assert corrupted.enrichment(rows[0], "scaled") == (5 / 10) / (5 / 300)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*have no labelled record")
 def test_the_preset_runs_as_it_is() -> None:
     rows = corrupted.measure("letter", "labels", 0.05, "frugal")
     assert all(0 < row["queried"] < 18 for row in rows)
