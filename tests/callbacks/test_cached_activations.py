@@ -17,6 +17,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit_plan import snapshot
 from al_lightning.round_size import Listed
+from al_lightning.run import Run
 from tests.helpers import CLASSES, WIDTH, Records, blobs, learner, pool_of, quiet
 
 TRUNK, HEAD = 2 * WIDTH * 32 + 2 * 32 * 32, 2 * 32 * CLASSES
@@ -198,6 +199,31 @@ def test_a_killed_fit_goes_on_and_nothing_is_made_twice(tmp_path: Path) -> None:
     assert second.trunk.records == 0  # all of them are in the folder
     assert result.labelled.tolist() == whole.labelled.tolist()
     close(second, model)
+
+
+@pytest.mark.parametrize("commits", range(1, 14))
+def test_killed_before_any_commit_it_ends_as_one_that_was_not(
+    tmp_path: Path, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """The process died here."""
+
+    commit, done = Run.commit, []
+
+    def dies(self: Run, step: str, **effects: Any) -> None:
+        done.append(step)
+        if len(done) == commits:
+            raise Killed
+        commit(self, step, **effects)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "commit", dies)
+        with pytest.raises(Killed):
+            run(tmp_path / "a", cached(thaw=2), stop_set=5)
+    (a, first), (b, second) = (run(tmp_path / name, cached(thaw=2), stop_set=5) for name in "ab")
+    assert a.labelled.tolist() == b.labelled.tolist()
+    assert [r.agreement for r in a.history] == [r.agreement for r in b.history]
+    close(first, second)
 
 
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
