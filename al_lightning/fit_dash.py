@@ -92,7 +92,7 @@ class DirectionAwareShrink(Callback):
         weights = [p for m in layers for p in m.parameters(recurse=False) if p.requires_grad]
         pool: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
         descent = [torch.zeros_like(w) for w in weights]
-        with _measuring(pl_module), _serving(pool):
+        with measuring(pl_module), serving(pool):
             for ids in chunks(pool.labelled.tolist(), self._new):
                 pool.train_ids, pool.train_sampler = np.asarray(ids), SequentialSampler(ids)
                 for mean, gradient in zip(descent, self._gradient(trainer, pl_module, weights), strict=True):
@@ -122,7 +122,7 @@ class DirectionAwareShrink(Callback):
 
 
 @contextmanager
-def _measuring(module: L.LightningModule) -> Iterator[None]:
+def measuring(module: L.LightningModule) -> Iterator[None]:
     """Run training_step for its gradient alone: in eval mode, nothing logged, metrics as new afterwards."""
 
     def silent(*args: Any, **kwargs: Any) -> None:
@@ -140,7 +140,7 @@ def _measuring(module: L.LightningModule) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(pool: PoolDataModule) -> Iterator[None]:
+def serving(pool: PoolDataModule) -> Iterator[None]:
     """Put the pool's plan back after serving other records."""
     planned = pool.train_ids, pool.train_sampler
     try:

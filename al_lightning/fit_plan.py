@@ -42,6 +42,7 @@ class FitPlan:
         distill: weight of the divergence from the previous round's predictions on old records; it needs ``replay``,
             whose old records are then others in every batch. None: the loss is the user's alone.
         freeze: prefixes of parameter names that do not train.
+        cached: whether the frozen part runs once per record, and its activations are read afterwards.
         shrink: factor of the previous weights under ``shrink_perturb``.
         perturb: factor of fresh weights under ``shrink_perturb``.
         final: whether this is the consolidating fit that makes the delivered model.
@@ -56,6 +57,7 @@ class FitPlan:
     replay: float | None = None
     distill: float | None = None
     freeze: tuple[str, ...] = ()
+    cached: bool = False
     shrink: float = 0.4
     perturb: float = 0.1
     final: bool = False

@@ -24,6 +24,7 @@ from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
+from al_lightning.features.activations import Activations
 from al_lightning.fit_plan import FitPolicy, load, modes_kept, snapshot
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
@@ -269,6 +270,8 @@ class ActiveLearner:
         )
         run.measures_coverage = "coverage" in needed_by(self.stop)
         try:
+            if getattr(self.policy, "cached", False):
+                run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]
             if self.stall is not None:
                 check_control(run, self.stall)
             self._begin(run) if run.step == "new" else self._resume(run)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from operator import itemgetter
 from pathlib import Path
@@ -36,6 +36,8 @@ from al_lightning.settings import differing
 from al_lightning.store import Change, Saved, Store
 
 if TYPE_CHECKING:
+    from al_lightning.features.activations import Activations
+    from al_lightning.scoring.samples import Samples
     from al_lightning.steps.fit import Outcome
 
 
@@ -93,6 +95,7 @@ class Run:
         self._waited = 0.0  # what pending work on other machines took here, beyond the seconds that are billed for it
         self._bytes_seen = pool.bytes_read or 0
         self.cached: dict[str, Any] = {}
+        self.activations: Activations | None = None
         self._files: dict[str, str] = {}
         self._about: dict[str, Any] = {}
         self.energy = EnergyLedger(energy, ranks)
@@ -298,27 +301,46 @@ class Run:
             phase: of the ledger.
             least: how many answers are enough, should the scorer be allowed to leave some out; None: all.
         """
-        request = Request(
-            trainer=self.trainer,
-            model=self.model,
-            pool=self.pool,
-            ids=ids,
-            question=question,
-            meter=self.flops,
-            least=least,
-            scratch=self.folder / SCRATCH,
-            bill=self.bill,
-        )
-        if self.scoring.every_rank:
-            began = self.energy.reading()
-            found = self.scoring.run(request)
-            self.energy.note(phase, began)
-        else:
-            found = self.on_zero(lambda: self.scoring.run(request))
-            self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
+        embeds = phase == "embed"
+        with nullcontext((self.scoring, self.flops)) if embeds else self.reading(ids, question.samples) as (who, meter):
+            request = Request(
+                trainer=self.trainer,
+                model=self.model,
+                pool=self.pool,
+                ids=ids,
+                question=question,
+                meter=meter,
+                least=least,
+                scratch=self.folder / SCRATCH,
+                bill=self.bill,
+            )
+            if who.every_rank:
+                began = self.energy.reading()
+                found = who.run(request)
+                self.energy.note(phase, began)
+            else:
+                found = self.on_zero(lambda: who.run(request))
+                self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
         self.spend(found.entry(phase, self.round))
         self._waited += found.wall - found.seconds
         return found
+
+    @contextmanager
+    def reading(self, ids: np.ndarray, samples: Samples | None = None) -> Iterator[tuple[Scorer, FlopMeter]]:
+        """Have a pass over these records read activations where they are kept; else nothing changes.
+
+        Args:
+            ids: ``(n,)`` that are inferred.
+            samples: how several answers are drawn, if they are.
+
+        Yields:
+            Who infers, and where FLOPs are measured: from activations the Trainer does, it is little work.
+        """
+        if self.activations is None or not len(ids) or not self.activations.can_serve(samples):
+            yield self.scoring, self.flops
+            return
+        with self.activations.scoring(ids) as meter:
+            yield TrainerScorer(), meter
 
     @property
     def fit_path(self) -> Path:

@@ -1,6 +1,6 @@
 """Tables and pictures of results, for people: ``python -m benchmarks.report``.
 
-Reads ``results/savings-*.json``, ``results/selection.json`` and ``results/clustering.json``; writes the tables into
+Reads ``results/savings-*.json``, ``selection.json``, ``clustering.json`` and ``corrupted.json``; writes the tables into
 ``benchmarks/README.md``, between its marks, and a picture per protocol into ``docs/pictures``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from matplotlib import colormaps
@@ -99,6 +100,29 @@ def clustering(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *claims(found["claims"]), ""])
 
 
+def corrupted(found: Mapping[str, Any]) -> str:
+    """How much of what is corrupted every strategy buys early, and what a later model names of it, in Markdown."""
+    by = {(r["method"], r["kind"], r["dataset"], r["share"]): r for r in found["summary"]}
+    places = list(dict.fromkeys((r["dataset"], r["share"]) for r in found["summary"]))
+    ways = sorted(next(r for r in found["summary"] if r["kind"] == "inputs")["by_way"])
+    methods = dict.fromkeys(r["method"] for r in found["summary"])
+    columns = [f"{dataset}, {share:.0%}" for dataset, share in places]
+    lines = [
+        f"| strategy | {' | '.join(columns)} | {' | '.join(ways)} | wrong labels | recall | precision |",
+        "|---|" + "---|" * (len(places) + len(ways) + 3),
+    ]
+    for method in methods:
+        inputs, labels = ([by[(method, kind, *place)] for place in places] for kind in ("inputs", "labels"))
+        cells = [f"{r['enrichment']:.2f} ± {r['ci']:.2f}" for r in inputs]
+        cells += [f"{mean(r['by_way'][way] for r in inputs):.2f}" for way in ways]
+        cells += [f"{mean(r['enrichment'] for r in labels):.2f}"]
+        for of in ("recall", "precision"):
+            values = [r[of] for r in labels]
+            cells.append(f"{min(values):.2f} to {max(values):.2f}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *claims(found["claims"]), ""])
+
+
 def time_of(seconds: float) -> str:
     """Seconds for people: 1.23 s, 45 ms."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
@@ -115,10 +139,14 @@ def picture(summary: Sequence[Row], path: Path, title: str) -> None:
     """Accuracy against the baseline, with its interval, over rho; equal accuracy and rho of 1 are marked."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    colours = ["black", "C3", *colormaps["tab20"].colors]
+    colours = ["black", "C3", *map(colormaps["tab20"], range(20))]
     for i, r in enumerate(sorted(summary, key=lambda r: r["method"] not in ("baseline", "frugal"))):
         main, name = i < 2, r["method"].replace("_", " ")
-        style = {"marker": "*" if main else "os^D"[i % 4], "markersize": 14 if main else 6, "zorder": 3 if main else 2}
+        style: dict[str, Any] = {
+            "marker": "*" if main else "os^D"[i % 4],
+            "markersize": 14 if main else 6,
+            "zorder": 3 if main else 2,
+        }
         at = r["rho"], r["difference"]
         axes.errorbar(*at, yerr=r["ci"], linestyle="", color=colours[i], capsize=3, label=name, **style)
     axes.margins(x=0.15)
@@ -145,7 +173,7 @@ def main() -> None:
         parts.append(table(found))
         picture(found["summary"], PICTURES / f"{found['benchmark']}.png", found["benchmark"].removeprefix("savings-"))
     text = between(README.read_text(), "savings", "\n".join(parts))
-    for name, section in (("selection", selection), ("clustering", clustering)):
+    for name, section in (("selection", selection), ("clustering", clustering), ("corrupted", corrupted)):
         text = between(text, name, section(json.loads((RESULTS / f"{name}.json").read_text())))
     README.write_text(text)
     print(README)

@@ -65,6 +65,12 @@ class WarmStart(RoundCallback):
         distill: weight of the divergence from the previous round's predictions on old records, under ``resume``; for
             classification, on one process. None: the loss is the user's alone.
         freeze: prefixes of parameter names that do not train once weights are warm.
+        cached: whether the frozen part, one submodule that takes one input and returns one tensor, runs once a record:
+            its activations are kept in the run folder, and rounds train the rest and score candidates from them until
+            that part trains again. The frozen part is in eval mode, cached or not: dropout in it is off and the
+            statistics of its BatchNorm stay. Records must be the same in training as in scoring, so nothing augments
+            them. Whether ``training_step`` does the same from activations is tried out first; if not, the part runs in
+            every pass, and a warning says why.
         thaw: every so many rounds everything trains all the same; None: never before the consolidating fit.
         shrink: factor of the previous weights under ``shrink_perturb``.
         perturb: factor of fresh weights under ``shrink_perturb``.
@@ -92,6 +98,7 @@ class WarmStart(RoundCallback):
     replay: float = 1.0
     distill: float | None = None
     freeze: tuple[str, ...] = ()
+    cached: bool = False
     thaw: int | None = None
     shrink: float = 0.4
     perturb: float = 0.1
@@ -132,6 +139,11 @@ class WarmStart(RoundCallback):
                 f"WarmStart(distill={self.distill}): a number above 0; it looks at replayed records, so it needs "
                 "mode='resume' and replay= above 0."
             )
+        if self.cached and not (len(self.freeze) == 1 and self.mode in ("keep", "resume") and self.distill is None):
+            raise ValueError(
+                f"WarmStart(cached=True) keeps activations of the one part that freeze= names, got {self.freeze!r}, "
+                f"under mode='keep' or 'resume', got {self.mode!r}, without distill=."
+            )
         if self.thaw is not None and not (self.thaw >= 2 and self.freeze):
             raise ValueError(f"WarmStart(thaw={self.thaw}): a number of rounds, 2 or more, with freeze=.")
         if self.gate is not None and not 0 < self.gate <= 1:
@@ -164,6 +176,7 @@ class WarmStart(RoundCallback):
             replay=self.replay if self.mode == "resume" else None,
             distill=self.distill,
             freeze=() if thawed else self.freeze,
+            cached=self.cached and not thawed,
             shrink=self.shrink,
             perturb=self.perturb,
         )
@@ -191,6 +204,11 @@ class WarmStart(RoundCallback):
             raise ActiveLearningError(
                 f"WarmStart(gate={self.gate}) needs agreement on a stop set, which a hand-written loop does not "
                 "measure: use ActiveLearner(fit=WarmStart(...), stop_set=...), or gate=None."
+            )
+        if self.cached:
+            raise ActiveLearningError(
+                "WarmStart(cached=True) keeps activations in a run folder, which a hand-written loop does not have: "
+                "use ActiveLearner(fit=WarmStart(...)), or cached=False."
             )
         if self.new_loop(trainer):
             self._initial, self._fits, self._labelled, self._moments = {}, 0, 0, None

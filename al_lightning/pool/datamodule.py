@@ -92,6 +92,7 @@ class PoolDataModule(L.LightningDataModule):
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.train_sampler: Sampler[int] | None = None
+        self.stand_in: Dataset[Any] | None = None  # the records as they are served instead, while that is so
         self.val_split: tuple[Sequence[int], Sequence[int]] | None = None  # positions to train on, and to validate on
         self.stop_reason: Reason | None = None
         self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
@@ -188,6 +189,12 @@ class PoolDataModule(L.LightningDataModule):
     def label_units(self) -> float | None:
         """What the pool's labels cost together, in multiples of ``Prices.label``; None where all cost the same."""
         return None if self.label_costs is None else float(self.label_costs[self.labelled].sum())
+
+    @property
+    def training_data(self) -> Any:
+        """The records as fits read them."""
+        self._ready()
+        return self._data
 
     @property
     def eval_data(self) -> Any:
@@ -369,7 +376,7 @@ class PoolDataModule(L.LightningDataModule):
                 "Start with more labels, or a smaller batch."
             )
         bought = list(labels.values()) if self.train_ids is None else [labels[i] for i in ids]
-        view = LabelledView(self._data, ids, bought, self.items)
+        view = LabelledView(self.stand_in or self._data, ids, bought, self.items)
         dataset, collate = for_training(view, self.loader.get("collate_fn"))
         options = {**self.loader, "collate_fn": collate}
         sampler = self.train_sampler
@@ -382,4 +389,4 @@ class PoolDataModule(L.LightningDataModule):
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
-        return loader_for_scoring(self.eval_data, ids, self.records_at_once, self.loader)
+        return loader_for_scoring(self.stand_in or self.eval_data, ids, self.records_at_once, self.loader)

@@ -75,11 +75,7 @@ class _ScoringModule(L.LightningModule):
         self.model = model
         self.found = _Found()
         self._pool, self._payload, self._meter, self._samples = pool, payload, meter, samples
-        # The user's own batch-transfer hooks, from where Lightning would take them.
-        self._before, self._transfer, self._after = (
-            getattr(pool if is_overridden(name, pool, L.LightningDataModule) else model, name)
-            for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-        )
+        self._before, self._transfer, self._after = transfer_hooks(pool, model)
 
     def predict_step(self, dataloader_iter: Iterator[tuple[Any, int, int]]) -> bool:
         # What Lightning does between two steps takes as long as a small model does: a step goes on for a while.
@@ -276,6 +272,15 @@ def score(
     if "score" in found.arrays:
         pool.state.record_scores(ids, found.arrays["score"], len(pool.labelled))
     return Scores(ids, found.arrays, view, rng, found.flops, found.seconds, found.width)
+
+
+def transfer_hooks(pool: Any, model: nn.Module) -> tuple[Any, Any, Any]:
+    """The user's hooks before, for and after the transfer of a batch, from where Lightning would take them."""
+    before, transfer, after = (
+        getattr(pool if is_overridden(name, pool, L.LightningDataModule) else model, name)
+        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    )
+    return before, transfer, after
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

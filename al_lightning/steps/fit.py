@@ -189,6 +189,7 @@ def run_fit(
 def _kind(plan: FitPlan, served: Served) -> str:
     """What a training pass of this plan is called where its FLOPs are kept."""
     more = [f"frozen {','.join(plan.freeze)}"] if plan.freeze else []
+    more += ["cached"] if plan.cached else []
     more += ["distilled"] if plan.distill is not None and served.sampler is not None else []
     return ", ".join(["train", *more])
 

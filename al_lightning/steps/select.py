@@ -125,8 +125,9 @@ def _say_partial(found: Answers, asked: np.ndarray, effects: dict[str, Any]) -> 
 
 def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[Any, float | None]]:
     """What the model answers to a query; it is on the bill like other inference."""
-    began = run.energy.reading()
-    arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, _answers, run.flops)
+    with run.reading(ids) as (_, meter):
+        began = run.energy.reading()
+        arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, _answers, meter)
     run.energy.note("score", began)
     run.spend(Entry(phase="score", round=run.round, records=len(ids), flops=flops, seconds=seconds))
     whole = run.pool.task != "regression"

@@ -16,6 +16,7 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import BadScores
+from al_lightning.features.activations import fitting
 from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
 from al_lightning.fit_resume import FitFile, going_on
@@ -50,28 +51,29 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         served = served._replace(ids=labelled)
     if stall is not None:
         stall.expect(run.history)
-    began = run.energy.reading()
-    file = FitFile(run, _key(run, plan, length, served, labelled, seed), began)
-    fit = partial(
-        run_fit,
-        run.source,
-        run.model,
-        run.pool,
-        plan,
-        length,
-        served,
-        new=new,
-        round=run.round,
-        round_dir=run.folder / _folder(run, plan),
-        seed=seed,
-        step=run.saved.meta.get("logged_steps", 0),
-        flops=run.flops,
-        stall=stall,
-        note=run.note_in_flight,
-        moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
-        file=file,
-    )
-    outcome = going_on(file, run.model, lambda kept: fit(kept=kept))
+    with fitting(run, plan, labelled if served.ids is None else served.ids) as plan:
+        began = run.energy.reading()
+        file = FitFile(run, _key(run, plan, length, served, labelled, seed), began)
+        fit = partial(
+            run_fit,
+            run.source,
+            run.model,
+            run.pool,
+            plan,
+            length,
+            served,
+            new=new,
+            round=run.round,
+            round_dir=run.folder / _folder(run, plan),
+            seed=seed,
+            step=run.saved.meta.get("logged_steps", 0),
+            flops=run.flops,
+            stall=stall,
+            note=run.note_in_flight,
+            moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
+            file=file,
+        )
+        outcome = going_on(file, run.model, lambda kept: fit(kept=kept))
     run.energy.note("train" if outcome.stalled is None else "aborted", began, before=file.kwh)
     run.bill_lost()
     run.last = outcome
@@ -166,10 +168,11 @@ def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
     ids = run.pool.state.stop_set
     if len(ids) == 0:
         return None
-    began = run.energy.reading()
-    arrays, flops, seconds, width = run_inference(
-        run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
-    )
+    with run.reading(ids) as (_, meter):
+        began = run.energy.reading()
+        arrays, flops, seconds, width = run_inference(
+            run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, meter
+        )
     run.energy.note("agree", began)
     run.spend(Entry(phase="agree", round=run.round, records=len(ids), flops=flops, seconds=seconds))
     now = arrays["classes"].astype(np.int64)

@@ -93,6 +93,15 @@ def test_epochs_over_a_part_are_dealt_out_to_both(ranks: list[dict[str, Any]]) -
     assert a["parts"]["trained"] == 4 * 12 + 2 * (14 + 20)
 
 
+def test_both_train_and_score_from_activations_that_one_has_written(ranks: list[dict[str, Any]]) -> None:
+    a, b = ranks
+    assert a["cached"] == b["cached"]
+    assert a["cached"]["embedded"] == 60 + 8  # each once, and eight to try it out
+    for key in ("labelled", "agreement", "trained", "validated"):
+        assert a["cached"][key] == a["frozen"][key], key
+    np.testing.assert_allclose(a["cached"]["head"], a["frozen"]["head"], rtol=1e-4)
+
+
 def test_stopping_rules_decide_alike_on_both(ranks: list[dict[str, Any]]) -> None:
     a, b = (rank["rules"] for rank in ranks)
     assert a == b

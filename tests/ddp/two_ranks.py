@@ -117,6 +117,12 @@ def main(root: Path) -> None:
     policy, pool = WarmStart("keep", epochs=0.4, stable=True, final="previous", final_epochs=0.4), pool_of()
     report["parts"] = seen(learner(root / "parts", ddp(max_epochs=4), fit=policy).fit(net(), datamodule=pool), pool)
 
+    for name, kept in (("frozen", False), ("cached", True)):
+        policy, pool = WarmStart("keep", freeze=("net.0",), cached=kept), pool_of()
+        result = learner(root / name, ddp(), fit=policy, stop_set=9).fit(net(), datamodule=pool)
+        embedded = result.bill.lines["embed"].records if kept else 0
+        report[name] = seen(result, pool) | {"embedded": embedded, "head": result.model.net[2].weight.tolist()}
+
     rules = [CostStopping(price_per_point=0.01, agreement=-1.0), Budget(flops=1e9)]
     sizes, pool = Fixed(6), pool_of(features=blobs().tensors[0].numpy())
     stops = AnyOf([AllOf([PoolCovered(), StabilizingPredictions()]), *rules])
