@@ -19,10 +19,9 @@ from al_lightning.errors import DamagedFile, UnsupportedModel
 from al_lightning.features import cache
 from al_lightning.features.row_files import RecordsOfRows, Rows, about, as_file, read
 from al_lightning.features.source import Layer
-from al_lightning.features.stand_in import listen, passing_through, place_of_input, unlike, unreadable
+from al_lightning.features.stand_in import listen, passing_through, place_of_input, said, unlike, unreadable
 from al_lightning.fit_plan import FitPlan
 from al_lightning.pool.fingerprint import digest
-from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.samples import Samples, dropping
 from al_lightning.scoring.trainer import run_inference, unwrapped
 
@@ -201,12 +200,11 @@ class Activations:
         run = self._run
         with self.scoring(ids) as meter:
             try:
-                arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, _logits, meter)
+                arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, said, meter)
             except Exception as error:
                 return f"the model cannot be run from activations: {type(error).__name__}: {error}"
             run.spend(Entry(phase="embed", round=run.round, records=len(ids), flops=flops, seconds=seconds))
-            logits = arrays["logits"]
-            if logits.shape != heard["logits"].shape or not np.allclose(logits, heard["logits"], rtol=1e-3, atol=1e-4):
+            if not all(_alike(value, heard[name]) for name, value in arrays.items()):
                 return f"the model answers otherwise from what {self.part!r} gives: it needs the inputs beside that"
             return unlike(run.model, run.pool, self.part, ids, heard)
 
@@ -231,5 +229,5 @@ def fitting(run: Run, plan: FitPlan, ids: np.ndarray) -> Iterator[FitPlan]:
         yield plan
 
 
-def _logits(outputs: Outputs) -> dict[str, torch.Tensor]:
-    return {"logits": outputs.logits}
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -118,7 +118,7 @@ class _Listening(AbstractContextManager[Payload]):
     def _payload(self, outputs: Outputs) -> dict[str, Tensor]:
         calls, self._calls = self._calls, []
         n = len(outputs.logits)
-        found = {"calls": torch.full((n,), len(calls)), "logits": outputs.logits}
+        found = {"calls": torch.full((n,), len(calls)), **said(outputs)}
         taken, given = calls[0] if calls else (None, None)
         if _is_row_each(taken, n) and _is_row_each(given, n) and given.is_floating_point():
             found |= {"taken": taken, "given": given}
@@ -129,8 +129,13 @@ def _is_row_each(value: Any, n: int) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
 
 
+def said(outputs: Outputs) -> dict[str, Tensor]:
+    """What a strategy may see of outputs, a row a record: ``logits`` and, where there is one, ``embedding``."""
+    return {"logits": outputs.logits} | ({} if outputs.embedding is None else {"embedding": outputs.embedding})
+
+
 def listen(part: str) -> Question:
-    """What a part takes and gives: arrays ``taken``, ``given``, ``calls`` and the model's ``logits``, a row a record.
+    """What a part takes and gives: arrays ``taken``, ``given``, ``calls`` and what :func:`said` has, a row a record.
 
     ``taken`` and ``given`` are missing where the part does not make one tensor of floating-point numbers of one tensor.
     """

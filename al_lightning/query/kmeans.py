@@ -57,8 +57,8 @@ def nearest_to_centroids(
 class KMeans(Strategy):
     """Query the candidates nearest to the centroids of as many clusters as records are wanted.
 
-    Every region is covered in proportion to its variance and density, outliers are left out. It reads the pool's
-    features and nothing of the model: as the first query of a run it is centroid seeding.
+    Every region is covered in proportion to its variance and density; a record far outside is one too. It reads the
+    pool's features and nothing of the model: as the first query of a run it is centroid seeding.
 
     Source: O. Sener and S. Savarese, ICLR 2018, compare with it; as a first query, Y. Yuan et al., "Cold-start active
     learning through self-supervised language modeling", EMNLP 2020, section 3 (k-means of embeddings).
