@@ -32,9 +32,9 @@ def seen(result: Any) -> dict[str, Any]:
     }
 
 
-def main(root: Path, address: str) -> None:
+def main(root: Path) -> None:
     warnings.simplefilter("ignore")
-    scorer = Counted(address=address, shard_size=16)
+    scorer = Counted(shard_size=16)
     report: dict[str, Any] = {
         name: seen(learner(root / name, quiet(strategy="ddp", devices=2), **options).fit(net(), datamodule=pool_of()))
         for name, options in (("here", {}), ("there", {"scoring": scorer}))
@@ -44,4 +44,4 @@ def main(root: Path, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))
