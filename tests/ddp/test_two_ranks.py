@@ -17,7 +17,7 @@ from tests.ddp.two_ranks import SCORED
 from tests.helpers import blobs, net
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.ddp
+pytestmark = [pytest.mark.ddp, pytest.mark.xdist_group("two ranks")]  # one run for all
 
 
 @pytest.fixture(scope="module")

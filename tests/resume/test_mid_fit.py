@@ -48,9 +48,16 @@ class Random(Net):
     """A module with everything whose state a fit depends on: dropout, BatchNorm, Adam, noise of three generators."""
 
     def __init__(
-        self, dies: Point | None = None, *, schedule: str | None = None, leaves_out: bool = False, by_hand: bool = False
+        self,
+        dies: Point | None = None,
+        *,
+        schedule: str | None = None,
+        leaves_out: bool = False,
+        by_hand: bool = False,
+        noise: bool = True,
     ) -> None:
         super().__init__()
+        self.noise = noise
         self.leaves_out, self.strict_loading, self.automatic_optimization = leaves_out, not leaves_out, not by_hand
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -73,7 +80,8 @@ class Random(Net):
         self.trained.append((self.fits, self.current_epoch))
         x, y = batch
         self.seen += len(x)
-        x = x + 0.1 * torch.randn_like(x) + 0.01 * random.random() + 0.01 * np.random.rand() + 1e-4 * self.seen
+        if self.noise:
+            x = x + 0.1 * torch.randn_like(x) + 0.01 * random.random() + 0.01 * np.random.rand() + 1e-4 * self.seen
         loss = super().training_step((x, y), batch_idx)
         if not self.automatic_optimization:
             self._step_by_hand(loss)
@@ -173,7 +181,7 @@ def run(
 ) -> tuple[Random, Result]:
     """One start of the program, its generators somewhere else each time."""
     L.seed_everything(random.randrange(1000), verbose=False)
-    module = {name: kwargs.pop(name) for name in ("schedule", "leaves_out", "by_hand") if name in kwargs}
+    module = {name: kwargs.pop(name) for name in ("schedule", "leaves_out", "by_hand", "noise") if name in kwargs}
     loader = kwargs.pop("loader", dict)()
     model = Random(dies, **module)
     made = quiet(max_epochs=EPOCHS, callbacks=[make() for make in callbacks], **(trainer or {}))
@@ -223,6 +231,7 @@ CASES: dict[str, dict[str, Any]] = {
     "replay": {"fit": WarmStart("resume", replay=1.0, distill=0.5)},
     "dash": {"fit": WarmStart("dash")},
     "part": {"fit": WarmStart("keep", epochs=0.7, final="initial", freeze=("net.0",))},
+    "cached": {"fit": WarmStart("keep", freeze=("net.0",), cached=True, final="previous"), "noise": False},
 }
 
 
