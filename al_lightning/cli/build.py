@@ -161,9 +161,10 @@ def evaluate(parts: Parts) -> dict[str, float]:
 
 
 def be_quiet() -> None:
-    """Keep Lightning's advice to people who write training scripts off the screen."""
+    """Keep advice to people who write training scripts off the screen, and what libraries say as they are loaded."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which processor features it looked for
     for message in (
         ".*does not have many workers",
         "The number of training batches .* is smaller than the logging interval",
