@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -55,15 +55,16 @@ class FitFile:
 
     Args:
         run: the run.
-        key: tells this fit from any other.
+        key: returns what tells this fit from any other.
         began: reading of the energy meter as the fit began.
 
     Attributes:
         kwh: energy that went into the part of the fit that was kept.
     """
 
-    def __init__(self, run: Run, key: str, began: float) -> None:
-        self.run, self._key, self._path = run, key, run.fit_path
+    def __init__(self, run: Run, key: Callable[[], str], began: float) -> None:
+        # Asked for when it is needed: it goes through all labels, and most fits are neither kept nor read.
+        self.run, self._key, self._path = run, cache(key), run.fit_path
         self.kwh, self._began = 0.0, began
         self._proven = False
 
@@ -81,7 +82,7 @@ class FitFile:
         except Exception as error:  # what torch says of such a file advises to load it unsafely
             begins_again(f"{self._path} cannot be read ({type(error).__name__})")
             return None
-        if theirs != (_FORMAT, self._key, self.run.ranks.world):
+        if theirs != (_FORMAT, self._key(), self.run.ranks.world):
             begins_again(f"{self._path} is of another fit")
             return None
         return dict(kept)
@@ -104,7 +105,7 @@ class FitFile:
     def _write(self, state: State, epoch: int, best: str) -> str | None:
         kwh = self.kwh + max(0.0, self.run.energy.reading() - self._began)
         copy = f"best-{epoch}.ckpt" if best else ""
-        whole = {"format": _FORMAT, "key": self._key, "kwh": kwh, "best": [best, copy], **state}
+        whole = {"format": _FORMAT, "key": self._key(), "kwh": kwh, "best": [best, copy], **state}
         try:
             if best:
                 _copy(Path(best), self._path.with_name(copy))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,16 @@ def learner(run_dir: Path, trainer: Any = None, **kwargs: Any) -> ActiveLearner:
     """A learner of three rounds (12, 6 and 6 labels) by margin."""
     settings: dict[str, Any] = {"query": Margin(), "round_size": Listed([12, 6, 6]), "run_dir": run_dir}
     return ActiveLearner(quiet() if trainer is None else trainer, **{**settings, **kwargs})
+
+
+def start_program(program: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A program of the tests in a folder, until all of its processes have ended: they hold the pipes that are read."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(program), str(folder), *arguments],
+        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
 
 
 def ids_in(batches: list[Tensor], data: TensorDataset) -> list[int]:

@@ -53,7 +53,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         stall.expect(run.history)
     with fitting(run, plan, labelled if served.ids is None else served.ids) as plan:
         began = run.energy.reading()
-        file = FitFile(run, _key(run, plan, length, served, labelled, seed), began)
+        file = FitFile(run, partial(_key, run, plan, length, served, labelled, seed), began)
         fit = partial(
             run_fit,
             run.source,

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import start_program
+
 pytestmark = pytest.mark.ddp
 NOBODY = -1
 
 
 def start(folder: Path, rank: int, phase: str) -> subprocess.CompletedProcess[str]:
-    """The program, until both of its processes have ended: they hold the pipes that are read here."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "ddp" / "killed_rank.py"), str(folder), str(rank), phase],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    return start_program(Path(__file__).with_name("killed_rank.py"), folder, str(rank), phase)
 
 
 @pytest.mark.parametrize(("rank", "phase"), [(1, "fit"), (1, "epoch"), (0, "scoring")])

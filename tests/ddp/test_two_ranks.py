@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +11,15 @@ import pytest
 import torch
 
 from tests.ddp.two_ranks import SCORED
-from tests.helpers import blobs, net
+from tests.helpers import blobs, net, start_program
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ddp, pytest.mark.xdist_group("two ranks")]  # one run for all
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "ddp" / "two_ranks.py"), str(folder)],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = start_program(Path(__file__).with_name("two_ranks.py"), folder)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import start_program
+
 pytestmark = [pytest.mark.ddp, pytest.mark.xdist_group("ray")]
 
 
 def test_two_ranks_query_what_they_would_have_scored_themselves(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="scoring on Ray needs the extra: pip install -e '.[ray]'")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "ray" / "two_ranks.py"), str(tmp_path)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = start_program(Path(__file__).with_name("two_ranks.py"), tmp_path)
     assert done.returncode == 0, done.stderr[-6000:]
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert len(set(first["there"]["labelled"])) == 24
