@@ -76,6 +76,20 @@ class Net(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
+class ByHand(L.LightningModule):
+    """Put before a module's class: it optimises by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
 def net(seed: int = 0, **kwargs: Any) -> Net:
     """A Net whose weights depend on the seed alone."""
     with torch.random.fork_rng():

@@ -18,7 +18,7 @@ from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit_plan import snapshot
 from al_lightning.round_size import Listed
 from al_lightning.run import Run
-from tests.helpers import CLASSES, WIDTH, Records, blobs, learner, pool_of, quiet
+from tests.helpers import CLASSES, WIDTH, ByHand, Records, blobs, learner, pool_of, quiet
 
 TRUNK, HEAD = 2 * WIDTH * 32 + 2 * 32 * 32, 2 * 32 * CLASSES
 """FLOPs of a record forward."""
@@ -279,16 +279,8 @@ class _Augments(Split):
         return [batch[0] + 0.1, batch[1]] if self.trainer.training else batch
 
 
-class _ByHand(Split):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
-        optimizer.step()
+class _ByHand(ByHand, Split):
+    pass
 
 
 class _Sees(Split):

@@ -18,7 +18,7 @@ from al_lightning.fit_start import fire, polar
 from al_lightning.pool.sampler import ReplaySampler
 from al_lightning.round_size import Listed
 from tests.callbacks.test_warm_start import Watched, by_hand, by_learner, same
-from tests.helpers import CLASSES, WIDTH, Net, blobs, ids_in, learner, net, pool_of, quiet
+from tests.helpers import CLASSES, WIDTH, ByHand, Net, blobs, ids_in, learner, net, pool_of, quiet
 
 
 def nearest_isometry(matrix: Tensor) -> Tensor:
@@ -116,19 +116,11 @@ class TestDash:
         assert model.net.training
 
     def test_a_module_that_optimises_by_hand_is_refused(self, tmp_path: Path) -> None:
-        class ByHand(Net):
-            def __init__(self) -> None:
-                super().__init__()
-                self.automatic_optimization = False
-
-            def training_step(self, batch: Any, batch_idx: int) -> None:
-                optimizer = self.optimizers()
-                optimizer.zero_grad()
-                self.manual_backward(cross_entropy(self(batch[0]), batch[1]))
-                optimizer.step()
+        class NetByHand(ByHand, Net):
+            pass
 
         with pytest.raises(UnsupportedModel, match=r"dash.*ByHand\.training_step.*'fire'"):
-            learner(tmp_path, fit=WarmStart("dash")).fit(ByHand(), datamodule=pool_of())
+            learner(tmp_path, fit=WarmStart("dash")).fit(NetByHand(), datamodule=pool_of())
 
 
 class TestDistill:
