@@ -10,6 +10,7 @@ from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.view import NO_FEATURES
 from al_lightning.query.base import check_task
+from al_lightning.round_size import Planned
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.stop.base import alternatives, needed_by
 
@@ -28,6 +29,8 @@ def check_parts(learner: ActiveLearner) -> None:
             f"initial={type(learner.initial).__name__}() needs the model, which knows nothing before the first fit: "
             "use Random() or a strategy on features."
         )
+    if learner.proxy is not None:
+        _check_proxy(learner)
     if learner.stop_set < 0:
         raise ValueError(f"stop_set={learner.stop_set}: a number of records, 0 or more.")
     needed = needed_by(learner.stop)
@@ -50,6 +53,20 @@ def check_parts(learner: ActiveLearner) -> None:
         raise ValueError(
             f"{type(learner.candidates).__name__} queries by earlier scores, and {type(learner.query).__name__} gives "
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
+        )
+
+
+def _check_proxy(learner: ActiveLearner) -> None:
+    final = getattr(learner.policy, "final", "initial")  # a policy of the user's own says so in its final_plan
+    if final != "initial":
+        raise ValueError(
+            f"{type(learner.policy).__name__}(final={final!r}) with proxy=: the model that a proxy selects for is "
+            'trained by the final fit alone, from its own weights; allowed: final="initial".'
+        )
+    if isinstance(learner.round_size, Planned):
+        raise ValueError(
+            "round_size=Planned(...) prices rounds of one model, and proxy= trains another at the end: use Spread, "
+            "Growing or another size."
         )
 
 

@@ -45,6 +45,7 @@ from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import as_query, score_ahead, select
+from al_lightning.steps.target import try_target
 from al_lightning.steps.train import keep, train
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
@@ -70,6 +71,9 @@ class ActiveLearner:
         run_dir: the run's folder.
         candidates: which records are inferred each round; default: all unlabelled ones.
         fit: where each round's weights come from; default: ``WarmStart("reset")``, ordinary active learning.
+        proxy: a smaller module that selects for the one that is delivered (Coleman et al., 2020): rounds train and
+            score the proxy, on the same Trainer, and the model is trained once, by the final fit of a policy such as
+            ``WarmStart("keep", final="initial")``. Default: the model selects for itself.
         stop: stopping rules, any of which ends the run; StallDetection may be among them.
         oracle: who answers; default: the labels the dataset holds.
         initial: strategy of the first query; it cannot use the model.
@@ -82,8 +86,8 @@ class ActiveLearner:
             between two starts of a run.
         energy: read around fits and scoring, for kWh on the bill: ``NvmlEnergy()`` or ``CodeCarbonEnergy()``; default:
             energy is not measured.
-        on_round: called after every fit with its record and the model, on every rank; not again for a round that was
-            committed before a kill.
+        on_round: called after every fit with its record and the module that was fitted, on every rank; not again for a
+            round that was committed before a kill.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class ActiveLearner:
         run_dir: str | Path,
         candidates: CandidateSelector | None = None,
         fit: FitPolicy | None = None,
+        proxy: L.LightningModule | None = None,
         stop: Sequence[StoppingRule | StallDetection] = (),
         oracle: Oracle | None = None,
         initial: Strategy | None = None,
@@ -111,6 +116,7 @@ class ActiveLearner:
         rules = [*stop, *(c for c in callbacks if isinstance(c, RoundPlateau | StallDetection))]
         self.trainer, self.query, self.round_size, self.run_dir = trainer, query, round_size, Path(run_dir)
         self.candidates = candidates or WholePool()
+        self.proxy = proxy
         self.policy: FitPolicy = fit or next((c for c in callbacks if isinstance(c, WarmStart)), WarmStart("reset"))
         self.stall = next((rule for rule in rules if isinstance(rule, StallDetection)), None)
         self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
@@ -147,7 +153,8 @@ class ActiveLearner:
             "finish": self._finish,  # the consolidating fit
         }
         with stoppable(self.run_dir), closing(self.scoring), closing(self._open(model, datamodule)) as run:
-            _trained[model] = run.folder
+            for module in self._modules(model):
+                _trained[module] = run.folder
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
                     break
@@ -190,6 +197,8 @@ class ActiveLearner:
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
         plan = remedied(run, self.policy.plan(history))
+        if run.proxy is not None and "train" not in run.target_flops.per_record:
+            try_target(run)
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -229,6 +238,7 @@ class ActiveLearner:
             run.commit("done", reasons=(cut,))
             return
         cut = remedied(run, cut)
+        run.deliver()
         outcome = train(run, cut, stall=None)
         record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
         self._show(record, run.model)
@@ -248,7 +258,8 @@ class ActiveLearner:
         first = fresh_trainer(self.trainer, model=model, datamodule=pool)
         ranks = Ranks(first)
         ranks.start()
-        materialise(model, first, pool)
+        for module in self._modules(model):
+            materialise(module, first, pool)
         check_pool(self, pool)
 
         def recipe(labels: int) -> int | None:
@@ -265,6 +276,7 @@ class ActiveLearner:
             config=self._config(model, pool),
             recipe=recipe,
             recipe_epochs=self.recipe.epochs,
+            proxy=self.proxy,
             scoring=self.scoring,
             energy=self.energy,
         )
@@ -280,11 +292,15 @@ class ActiveLearner:
             raise
         return run
 
+    def _modules(self, model: L.LightningModule) -> list[L.LightningModule]:
+        return [model] if self.proxy is None else [self.proxy, model]
+
     def _config(self, model: L.LightningModule, pool: PoolDataModule) -> dict[str, Any]:
         # Stopping rules, prices and the oracle may change between two starts: a budget can be raised.
         return {
             "task": pool.task,
             "model": describe_model(model),
+            **({} if self.proxy is None else {"proxy": describe_model(self.proxy)}),
             "recipe": {**describe(self.recipe), "batch_size": pool.batch_size},
             "features": describe(pool.features),
             "query": describe(self.query),
@@ -299,9 +315,9 @@ class ActiveLearner:
     def _begin(self, run: Run) -> None:
         run.initial = snapshot(run.model)
         state = run.pool.start_run()
-        if run.model in _trained:
+        for module in (m for m in self._modules(run.target) if m in _trained):
             warnings.warn(
-                f"this {type(run.model).__name__} was trained by the run in {_trained[run.model]}, and those weights "
+                f"this {type(module).__name__} was trained by the run in {_trained[module]}, and those weights "
                 "are now the initial weights of another one. Build a new module for a run from the start.",
                 stacklevel=4,
             )
@@ -317,6 +333,8 @@ class ActiveLearner:
             },
             "files": {"initial": run.write_weights("initial.pt", run.initial)},
         }
+        if run.proxy is not None:
+            effects["files"]["target_initial"] = run.write_weights("target.pt", snapshot(run.target))
         brought = dict(state.labels)  # the user's labels from before the run are its first query
         if not brought:
             run.commit("query", **effects)
@@ -329,14 +347,22 @@ class ActiveLearner:
     def _resume(self, run: Run) -> None:
         run.initial = run.read_weights("initial")
         load(run.model, run.read_weights(run.delivered))
+        if run.proxy is not None:
+            load(run.target, run.read_weights("target_initial"))
         if run.step == "done" and run.saved.meta["stop"] != describe(self.stop):
             # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
             still_stops = any(rule(run.history) is not None for rule in self.stop)
-            run.commit("done" if still_stops else "decide", meta={"stop": describe(self.stop)})
+            # A proxy has not seen the last query's labels: the final fit, of the model, took the place of its own.
+            behind = run.proxy is not None and run.saved.rounds[-1].round < run.round
+            on = "train" if behind else "decide"
+            run.commit("done" if still_stops else on, meta={"stop": describe(self.stop)})
         if run.saved.meta.get("labelling") != self._labelling():
             run.commit(run.step, meta={"labelling": self._labelling()})
         if run.step != "label":
             self._correct(run)
+        if run.step == "done":
+            run.deliver()
+            load(run.model, run.read_weights(run.delivered))
 
     def _correct(self, run: Run) -> None:
         """Take in what people have said since."""
@@ -381,7 +407,7 @@ class ActiveLearner:
             bill=run.bill,
             history=(*run.saved.rounds, *((run.saved.final,) if run.saved.final else ())),
             labelled=run.pool.labelled,
-            model=run.model,
+            model=run.target,
             trainer=run.last.trainer if run.last else None,
             best_model_path=best or str(run.folder / run.saved.files[run.delivered]),
             reason=run.saved.reasons[-1] if run.step == "done" else waits(run, self.oracle),

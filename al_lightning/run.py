@@ -52,6 +52,7 @@ class Run:
         folder: the run folder.
         source: the user's Trainer, or a function that builds one.
         model: the user's module, with all its layers built; its weights are set from what the folder holds.
+        proxy: the module that the rounds train and score with in its place, likewise; None: the model itself.
         pool: its state is set from what the folder holds.
         ranks: the processes.
         seed: of everything that is drawn.
@@ -81,10 +82,14 @@ class Run:
         config: dict[str, Any],
         recipe: Callable[[int], int | None],
         recipe_epochs: int | None = None,
+        proxy: L.LightningModule | None = None,
         scoring: Scorer | None = None,
         energy: EnergyMeter | None = None,
     ) -> None:
-        self.folder, self.source, self.model, self.pool, self.seed = folder, source, model, pool, seed
+        self.folder, self.source, self.pool, self.seed = folder, source, pool, seed
+        self.target, self.proxy = model, proxy
+        self.model = model if proxy is None else proxy
+        """Whose turn it is: the proxy's until :meth:`deliver`, else the target's, which is the one delivered."""
         self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
         self.scoring = scoring or TrainerScorer()
         self.initial: Weights = {}
@@ -102,7 +107,9 @@ class Run:
         self.on_zero(self.energy.reading)  # one that cannot be read is refused before the folder is opened
         fingerprints = ranks.gather(pool.take_fingerprint())
         self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
-        self.flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
+        self.target_flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
+        known = self.saved.meta.get("proxy_flops_per_record", {})
+        self.flops = self.target_flops if proxy is None else FlopMeter(known)
         self.energy.kwh.update(self.saved.meta.get("kwh", {}))
         if self.saved.step != "new":
             self._restore_pool()
@@ -180,7 +187,14 @@ class Run:
     @property
     def delivered(self) -> str:
         """Name of the file that holds the weights kept last: a fit's, or the initial ones before there was one."""
+        if self.kept_as == "target":
+            return "target" if "target" in self.saved.files else "target_initial"
         return "weights" if "weights" in self.saved.files else "initial"
+
+    @property
+    def kept_as(self) -> str:
+        """Name of the file that a fit's weights go to: the proxy's stay where they are, for further rounds."""
+        return "weights" if self.proxy is None or self.model is self.proxy else "target"
 
     @property
     def trainer(self) -> L.Trainer:
@@ -212,7 +226,7 @@ class Run:
         )
 
     def _reference(self, rate: dict[str, float] | None, more: int = 0) -> Line | None:
-        per_record = self.flops.per_record.get("train")
+        per_record = self.target_flops.per_record.get("train")
         records = self._recipe(len(self.pool.labelled) + more)
         if records is None or rate is None or per_record is None:
             return None
@@ -230,11 +244,12 @@ class Run:
 
         Before the first scoring a forward pass counts as a third of a training pass.
         """
-        train, labels = self.flops.per_record.get("train"), len(self.pool.labelled)
+        own, whole = (meter.per_record.get("train") for meter in (self.flops, self.target_flops))
+        labels = len(self.pool.labelled)
         records = self._recipe(labels) if labels else None
-        if not train or not records:
+        if not own or not whole or not records:
             return None
-        return self.flops.per_record.get("forward", train / (1 + BACKWARD)) * labels / (records * train) * passes
+        return self.flops.per_record.get("forward", own / (1 + BACKWARD)) * labels / (records * whole) * passes
 
     @property
     def history(self) -> History:
@@ -267,7 +282,14 @@ class Run:
             share=share,
             world=self.ranks.world,
             paces=self.saved.meta.get("pace", {}),
+            final=None if self.proxy is None else self._target_costs,
         )
+
+    @property
+    def _target_costs(self) -> tuple[float, float] | None:
+        """FLOPs and seconds of training the target on a record, once they are measured."""
+        train, rate = self.target_flops.per_record.get("train"), self.saved.meta.get("train_rate")
+        return None if train is None or rate is None else (train, rate["seconds"] / max(1, rate["records"]))
 
     def reference(self, labels: int) -> Line | None:
         """One training on so many labels with the declared recipe, as measured; None while unknown."""
@@ -278,6 +300,12 @@ class Run:
         return self._bill(entries, labels, self.saved.meta.get("train_rate"))
 
     # ---- what it does ------------------------------------------------------------------------------------------
+
+    def deliver(self) -> None:
+        """From here on it is the target's turn, with its initial weights; without a proxy it has been all along."""
+        if self.proxy is not None:
+            self.model, self.flops, self.last = self.target, self.target_flops, None
+            self.initial = self.read_weights("target_initial")
 
     def spend(self, *entries: Entry) -> None:
         """Put work on the ledger, the first of it with the bytes read since the last; written with the next step."""
@@ -401,7 +429,9 @@ class Run:
         self.bill_lost()
         entries = (*self.pending, *effects.pop("entries", ()))
         files = {**self._files, **effects.pop("files", {})}
-        meta = {"flops_per_record": self.flops.per_record, "in_flight": None, **effects.pop("meta", {})}
+        meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **effects.pop("meta", {})}
+        if self.flops is not self.target_flops:
+            meta["proxy_flops_per_record"] = self.flops.per_record
         if self.energy.kwh:
             meta["kwh"] = dict(self.energy.kwh)
         if self._about:

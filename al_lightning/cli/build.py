@@ -121,6 +121,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
     pool = part(cfg, "data")
     L.seed_everything(cfg.seed, verbose=False)
     model = part(cfg, "model")
+    proxy = part(cfg, "proxy") if cfg.get("proxy") else None
     trainer = part(cfg, "trainer", logger=part(cfg, "logger") if cfg.get("logger") else False)
     try:
         learner = ActiveLearner(
@@ -130,6 +131,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
             candidates=part(cfg, "candidates"),
             round_size=part(cfg, "round_size"),
             fit=part(cfg, "fit"),
+            proxy=proxy,
             stop=[part(cfg, f"stop.{rule}") for rule in cfg.get("stop") or {}],
             oracle=part(cfg, "oracle"),
             prices=part(cfg, "prices"),

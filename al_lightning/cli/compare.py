@@ -212,7 +212,7 @@ class _Measured:
         def on_round(record: RoundRecord, model: L.LightningModule) -> None:
             assert parts is not None
             self._bar.update(record)
-            self._add(record, self._accuracy(parts))
+            self._add(record, self._accuracy(parts._replace(model=model)))
 
         parts = build(self._cfg, on_round)
         fresh = len(self.curve)

@@ -29,6 +29,7 @@ class Measured:
         world: processes.
         paces: seconds that a ``step`` of a training takes, an ``epoch`` beside its steps and a ``fit`` beside its
             loop, and the records of a ``batch``; empty: by the record, as in the last round.
+        final: FLOPs and seconds of training on a record in the consolidating fit, where that is of another model.
         cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
@@ -39,6 +40,7 @@ class Measured:
     share: float = 1.0
     world: int = 1
     paces: Mapping[str, float] = field(default_factory=dict)
+    final: tuple[float, float] | None = None
     cautious: bool = True
     _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -114,16 +116,20 @@ class Measured:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0)
-        pace = self.slack * self.pace(("train",), 0.0)
+        pace, flops = self.slack * self.pace(("train",), 0.0), self.flops["train"]
+        other = self.final if plan.final else None
+        if other is not None:
+            flops, pace = other[0], self.slack * other[1]
         seconds = records * pace
-        if self.paces and not self.cautious:
+        if self.paces and not self.cautious and other is None:
             steps = epochs * math.ceil(records / epochs / self.paces["batch"])
             seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
-        yield Entry(phase="train", round=round, records=records, flops=records * self.flops["train"], seconds=seconds)
+        yield Entry(phase="train", round=round, records=records, flops=records * flops, seconds=seconds)
         if checked := self._validated(epochs):
-            flops = checked * self.flops.get("validate", self.forward)
-            seconds = checked * self.slack * self.pace(("validate",), pace)
-            yield Entry(phase="validate", round=round, records=checked, flops=flops, seconds=seconds)
+            # Of another model's validation nothing is known but that it is no dearer than its training.
+            each = self.flops.get("validate", self.forward) if other is None else flops
+            seconds = checked * (self.slack * self.pace(("validate",), pace) if other is None else pace)
+            yield Entry(phase="validate", round=round, records=checked, flops=checked * each, seconds=seconds)
 
     def _validated(self, epochs: int) -> int:
         """Records that a fit of so many epochs validates."""

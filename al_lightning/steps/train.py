@@ -106,7 +106,7 @@ def keep(
     """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it, with what ``reports`` adds."""
     run.spend(*outcome.entries)
     folder = _folder(run, plan)
-    files = {"weights": run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
+    files = {run.kept_as: run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
     if outcome.moments is not None and not plan.final:
         files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
@@ -146,8 +146,10 @@ def keep(
 def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
     # Seconds inside the training loop only: set-up is in the numerator of rho_seconds, not in its denominator.
     before = run.saved.meta.get("train_rate", {"records": 0, "seconds": 0.0})
-    if plan.freeze and before["records"]:
-        return before  # the reference trains everything
+    if run.model is not run.target or (plan.freeze and before["records"]):
+        return before  # the reference trains everything, and the target
+    if run.proxy is not None:
+        before = {"records": 0, "seconds": 0.0}  # a whole fit says it better than a trial
     records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
     return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
 
