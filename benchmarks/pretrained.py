@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from al_lightning.cli.problems import Classifier
 from al_lightning.errors import MissingExtra
@@ -59,6 +60,38 @@ def by_length(ids: Tensor, size: int = TOGETHER) -> list[tuple[Tensor, Tensor]]:
     return [(rows, ids[rows, : int(lengths[rows[-1]])]) for rows in lengths.argsort().split(size)]
 
 
+def _encoder() -> Any:
+    # Written-out attention, so that its FLOPs are counted on every device.
+    return _transformers().AutoModel.from_pretrained(
+        _folder(), local_files_only=True, add_pooling_layer=False, attn_implementation="eager"
+    )
+
+
+class BagOfTokens(Classifier):
+    """The mean of the encoder's token embeddings, frozen and without their order, under a hidden layer.
+
+    A proxy as fastText is one in Coleman et al. (2020). It has banking77's own recipe for such a network, whatever the
+    encoder's is.
+
+    Args:
+        classes: number of classes.
+        learning_rate: the encoder's, which is not used.
+        **settings: of :class:`~al_lightning.cli.problems.Classifier`.
+    """
+
+    def __init__(self, classes: int, learning_rate: float = 2e-4, **settings: Any) -> None:
+        table = _encoder().embeddings.word_embeddings.weight.detach()
+        super().__init__(table.shape[1], classes, (256,), learning_rate=0.008, label_smoothing=0.1, **settings)
+        self.table: Tensor
+        self.register_buffer("table", table, persistent=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The hidden layer, ``(n, 256)``, of token ids ``(n, LENGTH)``."""
+        mask = (ids != PAD).unsqueeze(-1)
+        mean = (self.table[ids] * mask).sum(1) / mask.sum(1)
+        return super().embed(layer_norm(mean, mean.shape[1:]))
+
+
 class SentenceClassifier(Classifier):
     """all-MiniLM-L6-v2 (22.7M parameters), the mean over tokens, and a linear head; AdamW on everything.
 
@@ -71,10 +104,7 @@ class SentenceClassifier(Classifier):
     fused = True  # a sixth of a step's time on a core, otherwise
 
     def __init__(self, classes: int, learning_rate: float = 2e-4, **settings: Any) -> None:
-        # Written-out attention, so that its FLOPs are counted on every device.
-        trunk = _transformers().AutoModel.from_pretrained(
-            _folder(), local_files_only=True, add_pooling_layer=False, attn_implementation="eager"
-        )
+        trunk = _encoder()
         super().__init__(trunk.config.hidden_size, classes, hidden=(), learning_rate=learning_rate, **settings)
         self.trunk = trunk.train()
 

@@ -105,6 +105,15 @@ CURVE: dict[str, list[str]] = {
     for rho, rounds, spend in ((0.7, 5, 0.15), (1.5, 10, 0.3), (2, 14, 0.4))
 }
 WITH_CURVE = (*WITH_ABLATION, "fashion-mnist")
+PROXY: dict[str, list[str]] = {
+    "proxy": ["experiment=proxy"],
+    "proxy_averaged": ["experiment=proxy", "fit.final_average=0.7"],
+}
+FREE: dict[str, list[str]] = {
+    # A proxy that costs next to nothing is trained and asked about everything in every round.
+    "proxy": ["experiment=proxy", "candidates=whole", "fit.first_epochs=null", "fit.epochs=null"],
+}
+WITH_PROXY = {"letter": PROXY, "banking77": PROXY, "fashion-mnist": PROXY, "pretrained": FREE}
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ class Scale:
             **MAIN,
             **(CURVE if name in WITH_CURVE else {}),
             **(ABLATION if name in WITH_ABLATION else {}),
+            **WITH_PROXY.get(name, {}),
         }
         return cls(protocol.labels, protocol.first, protocol.step, SEEDS.get(name, FEW_SEEDS), methods)
 
@@ -158,6 +168,13 @@ def model(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningM
     return PROTOCOLS[protocol].model(learning_rate=learning_rate, schedule=schedule)
 
 
+def proxy(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningModule:
+    """The protocol's proxy; what Hydra builds for ``proxy``."""
+    build = PROTOCOLS[protocol].proxy
+    assert build is not None
+    return build(learning_rate=learning_rate, schedule=schedule)
+
+
 def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Any:
     """A run's configuration: the method's own, with the protocol's data, model and recipe put in."""
     chosen = recipe(name)
@@ -178,6 +195,8 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
             "learning_rate": chosen["learning_rate"],
             "schedule": chosen["schedule"],
         }
+        if "proxy" in cfg:
+            cfg.proxy = {**cfg.model, "_target_": "benchmarks.savings.proxy"}
         cfg.trainer.update(max_epochs=chosen["epochs"], **PROTOCOLS[name].trainer)
         cfg.trainer.callbacks = []  # nothing is validated
         if cfg.round_size._target_ == "al_lightning.Fixed" and cfg.round_size.size != scale.labels:

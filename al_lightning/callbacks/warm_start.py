@@ -82,7 +82,8 @@ class WarmStart(RoundCallback):
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
         final_average: share of the consolidating fit's steps, its last, whose weights are averaged where it is
-            ``stable`` and starts warm, ``0 < share <= 1``; less where it is short or the model has BatchNorm.
+            ``stable``, ``0 < share <= 1``; less where it is short or the model has BatchNorm. None: all but the first
+            where it starts warm; where it starts from ``"initial"`` weights, it runs through the whole schedule.
         rho: what the run may spend in all, as rho: the consolidating fit trains for what is left of it, up to the whole
             recipe, and for ``final_epochs`` at least. None, or where rho is not known: ``final_epochs``. Validation
             within that fit comes on top.
@@ -106,7 +107,7 @@ class WarmStart(RoundCallback):
     max_new: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
-    final_average: float = AVERAGED
+    final_average: float | None = None
     rho: float | None = None
 
     _initial: Weights = field(default_factory=dict, init=False, repr=False)
@@ -152,10 +153,10 @@ class WarmStart(RoundCallback):
             raise ValueError(f"WarmStart(max_new={self.max_new}): a share of the labels, 0 < max_new < 1, or None.")
         if self.final not in (None, "initial", "previous"):
             raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
-        if not 0 < self.final_average <= 1:
+        if self.final_average is not None and not 0 < self.final_average <= 1:
             raise ValueError(
                 f"WarmStart(final_average={self.final_average}): a share of the fit's steps, allowed: "
-                "0 < final_average <= 1."
+                "0 < final_average <= 1, or None."
             )
         if self.rho is not None and not (self.rho > 0 and self.final and isinstance(self.final_epochs, float)):
             raise ValueError(
@@ -188,11 +189,12 @@ class WarmStart(RoundCallback):
         epochs, spent = self.final_epochs, history.bill.rho
         if self.rho is not None and isinstance(epochs, float) and spent is not None:
             epochs = min(1.0, max(epochs, self.rho - spent))
-        shape = self._shape(self.final == "previous", self.final_average)
+        average = AVERAGED if self.final_average is None and self.final == "previous" else self.final_average
+        shape = self._shape(average is not None, average or 0.0)
         return FitPlan(start=self.final, epochs=epochs, final=True, **shape)
 
-    def _shape(self, warm: bool, average: float) -> dict[str, Any]:
-        return {"rate": "peak", "average": average, "moments": True} if self.stable and warm else {}
+    def _shape(self, averaged: bool, share: float) -> dict[str, Any]:
+        return {"rate": "peak", "average": share, "moments": True} if self.stable and averaged else {}
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 

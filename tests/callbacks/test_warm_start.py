@@ -6,7 +6,7 @@ import copy
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -213,9 +213,10 @@ def test_stable_rounds_keep_the_average_of_the_weights_they_went_through(tmp_pat
         assert not torch.allclose(delivered[name], model.steps[-1][name])
 
 
-def test_the_last_fit_averages_its_own_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize("final", ["previous", "initial"])
+def test_the_last_fit_averages_its_own_share(tmp_path: Path, final: Literal["previous", "initial"]) -> None:
     model = Walk()
-    policy = WarmStart("keep", epochs=4, stable=True, final="previous", final_epochs=4, final_average=0.25)
+    policy = WarmStart("keep", epochs=4, stable=True, final=final, final_epochs=4, final_average=0.25)
     learner(tmp_path, round_size=Listed([12, 6]), fit=policy).fit(model, datamodule=pool_of())
     mean = torch.stack([weights["net.3.weight"] for weights in model.steps[9:]]).mean(0)  # 3 of 12 steps
     torch.testing.assert_close(snapshot(model)["net.3.weight"], mean)
