@@ -107,7 +107,7 @@ CURVE: dict[str, list[str]] = {
 WITH_CURVE = (*WITH_ABLATION, "fashion-mnist")
 PROXY: dict[str, list[str]] = {
     "proxy": ["experiment=proxy"],
-    "proxy_averaged": ["experiment=proxy", "fit.final_average=0.7"],
+    "proxy_averaged": ["experiment=proxy", "+fit.final_average=0.7"],
 }
 FREE: dict[str, list[str]] = {
     # A proxy that costs next to nothing is trained and asked about everything in every round.
