@@ -14,7 +14,7 @@ from torch import Tensor
 from al_lightning import Budget, WarmStart
 from al_lightning.errors import RunMismatch
 from al_lightning.result import Result
-from al_lightning.round_size import Planned
+from al_lightning.round_size import Fixed, Planned
 from tests.helpers import CLASSES, WIDTH, Net, ids_in, learner, net, pool_of, quiet
 
 SMALL, LARGE = 4, 32
@@ -84,6 +84,17 @@ def test_the_last_fit_gets_what_the_proxy_has_left_of_rho(tmp_path: Path) -> Non
     result = run(tmp_path, net(1, hidden=LARGE), trainer, fit=fit, proxy=net(hidden=2))
     assert result.rho == pytest.approx(0.9, abs=0.05)
     assert sum(record.final for record in result.history) == 1
+
+
+@pytest.mark.parametrize("budget", [1.2, 1.4])
+def test_a_budget_foresees_the_last_fit_of_the_model(tmp_path: Path, budget: float) -> None:
+    trainer = quiet(limit_val_batches=0)
+    stop = [Budget(rho=budget)]
+    result = run(tmp_path, net(1, hidden=LARGE), trainer, round_size=Fixed(4), proxy=net(hidden=SMALL), stop=stop)
+    assert result.history[-1].final
+    assert result.reason is not None
+    assert result.reason.kind == "budget"
+    assert 0.8 * budget < result.rho <= budget
 
 
 @pytest.mark.parametrize("dies_in", ["proxy", "model"])

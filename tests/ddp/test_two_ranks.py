@@ -46,6 +46,12 @@ def test_the_bill_counts_the_work_of_all_ranks(ranks: list[dict[str, Any]]) -> N
     assert whole["validated"] >= 3 * 2 * 9
 
 
+def test_a_proxy_selects_for_both_ranks(ranks: list[dict[str, Any]]) -> None:
+    a, b = (rank["proxy"] for rank in ranks)
+    assert (a["labelled"], a["weight"], a["rho"]) == (b["labelled"], b["weight"], b["rho"])
+    assert a["trained"] == 2 * (12 + 18) + 12 + 2 * 24  # the proxy's rounds, the trial, the last fit
+
+
 def test_only_rank_0_writes_the_run_folder(ranks: list[dict[str, Any]], folder: Path) -> None:
     assert any("run" in path or "whole" in path for path in ranks[0]["writes"])
     assert ranks[1]["writes"] == []

@@ -117,6 +117,9 @@ def main(root: Path) -> None:
     policy, pool = WarmStart("keep", epochs=0.4, stable=True, final="previous", final_epochs=0.4), pool_of()
     report["parts"] = seen(learner(root / "parts", ddp(max_epochs=4), fit=policy).fit(net(), datamodule=pool), pool)
 
+    policy, proxy, pool = WarmStart("keep", final="initial"), net(hidden=4), pool_of()
+    report["proxy"] = seen(learner(root / "proxy", ddp(), fit=policy, proxy=proxy).fit(net(), datamodule=pool), pool)
+
     for name, kept in (("frozen", False), ("cached", True)):
         policy, pool = WarmStart("keep", freeze=("net.0",), cached=kept), pool_of()
         result = learner(root / name, ddp(), fit=policy, stop_set=9).fit(net(), datamodule=pool)
