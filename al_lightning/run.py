@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.architectures import BACKWARD
@@ -22,14 +20,14 @@ from al_lightning.cost.energy import EnergyLedger, EnergyMeter
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
-from al_lightning.durable import read_arrays, read_tensors, write_aside
-from al_lightning.errors import DamagedFile, PoolChanged, RunMismatch
+from al_lightning.durable import read_arrays
+from al_lightning.errors import PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
-from al_lightning.fit_shape import Moments
 from al_lightning.history import Control, History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+from al_lightning.run_files import RunFiles
 from al_lightning.scoring.question import Answers, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.settings import differing
@@ -45,7 +43,7 @@ SCRATCH = "scratch"
 """Folder of what a step would not want to do again if it were killed; void once the step is committed."""
 
 
-class Run:
+class Run(RunFiles):
     """State of one run. All ranks hold the same; only rank 0 has the folder open and writes.
 
     Args:
@@ -155,22 +153,6 @@ class Run:
         if self._store is not None:
             self._store.close()
             self._store = None
-
-    def on_zero(self, action: Callable[[], Any]) -> Any:
-        """Do it on rank 0 and give every rank the result; an error is raised on every rank, so that none waits."""
-        result: Any = None
-        error: Exception | None = None
-        if self.ranks.rank == 0:
-            try:
-                result = action()
-            except Exception as caught:
-                if self.ranks.world == 1:
-                    raise
-                error = caught
-        result, error = self.ranks.broadcast((result, error))
-        if error is not None:
-            raise error
-        return result
 
     # ---- what it knows -----------------------------------------------------------------------------------------
 
@@ -459,48 +441,3 @@ class Run:
                 (self.folder / path).unlink(missing_ok=True)
                 with suppress(OSError):  # a round's folder that still holds the user's checkpoints stays
                     (self.folder / path).parent.rmdir()
-
-    def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> str:
-        """Write a file of the run on rank 0; it counts once a commit names it."""
-        self.on_zero(lambda: write_aside(self.folder / path, write))
-        return path
-
-    def write_weights(self, path: str, weights: Weights) -> str:
-        """Write weights; :meth:`read_weights` reads them back without pickle's dangers."""
-        return self.write(path, lambda file: torch.save(dict(weights), file))
-
-    def write_moments(self, path: str, moments: Moments) -> str:
-        """Write what a fit's optimisers leave for the next one."""
-        return self.write(path, lambda file: torch.save(moments, file))
-
-    def read_moments(self) -> Moments | None:
-        """What the last fit's optimisers left, if it did."""
-        if "moments" not in self.saved.files:
-            return None
-        moments: Moments = self.read("moments", read_tensors)
-        return moments
-
-    def read_weights(self, name: str) -> dict[str, torch.Tensor]:
-        """Weights that a commit has named."""
-        return dict(self.read(name, read_tensors))
-
-    def read(self, name: str, load: Callable[[Path], Any]) -> Any:
-        """Read a file that a commit has named.
-
-        Args:
-            name: its name in the commit.
-            load: reads it; executes nothing.
-
-        Raises:
-            DamagedFile: it is not what was written.
-        """
-        path = self.folder / self.saved.files[name]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return load(path)
-        except MemoryError:
-            raise
-        except Exception as error:
-            # What torch and NumPy say of such a file advises to load it unsafely.
-            raise DamagedFile(path, self.folder, type(error).__name__) from None

@@ -1,0 +1,92 @@
+"""Files of a run folder: written aside by rank 0, and read by every rank once a commit names them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from al_lightning.durable import read_tensors, write_aside
+from al_lightning.errors import DamagedFile
+from al_lightning.fit_plan import Weights
+from al_lightning.fit_shape import Moments
+from al_lightning.rounds import Ranks
+from al_lightning.store import Saved
+
+
+class RunFiles:
+    """What a run writes beside its database.
+
+    Attributes:
+        folder: the run folder.
+        ranks: the processes; rank 0 writes.
+        saved: what the last commit made real, the names of files among it.
+    """
+
+    folder: Path
+    ranks: Ranks
+    saved: Saved
+
+    def on_zero(self, action: Callable[[], Any]) -> Any:
+        """Do it on rank 0 and give every rank the result; an error is raised on every rank, so that none waits."""
+        result: Any = None
+        error: Exception | None = None
+        if self.ranks.rank == 0:
+            try:
+                result = action()
+            except Exception as caught:
+                if self.ranks.world == 1:
+                    raise
+                error = caught
+        result, error = self.ranks.broadcast((result, error))
+        if error is not None:
+            raise error
+        return result
+
+    def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> str:
+        """Write a file of the run on rank 0; it counts once a commit names it."""
+        self.on_zero(lambda: write_aside(self.folder / path, write))
+        return path
+
+    def write_weights(self, path: str, weights: Weights) -> str:
+        """Write weights; :meth:`read_weights` reads them back without pickle's dangers."""
+        return self.write(path, lambda file: torch.save(dict(weights), file))
+
+    def write_moments(self, path: str, moments: Moments) -> str:
+        """Write what a fit's optimisers leave for the next one."""
+        return self.write(path, lambda file: torch.save(moments, file))
+
+    def read_moments(self) -> Moments | None:
+        """What the last fit's optimisers left, if it did."""
+        if "moments" not in self.saved.files:
+            return None
+        moments: Moments = self.read("moments", read_tensors)
+        return moments
+
+    def read_weights(self, name: str) -> dict[str, torch.Tensor]:
+        """Weights that a commit has named."""
+        return dict(self.read(name, read_tensors))
+
+    def read(self, name: str, load: Callable[[Path], Any]) -> Any:
+        """Read a file that a commit has named.
+
+        Args:
+            name: its name in the commit.
+            load: reads it; executes nothing.
+
+        Raises:
+            DamagedFile: it is not what was written.
+        """
+        path = self.folder / self.saved.files[name]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return load(path)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # What torch and NumPy say of such a file advises to load it unsafely.
+            raise DamagedFile(path, self.folder, type(error).__name__) from None
