@@ -336,6 +336,10 @@ def claims_of(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
             claim("rho_2", ratio("frugal_rho_2", "flops", "flops_reference"), "<=", 2.0),
             claim("rho_2_accuracy_difference_ci_low", low("frugal_rho_2", "baseline"), ">=", allowed),
         ],
+        "proxy_averaged": lambda: [
+            claim("proxy_averaged_rho", ratio("proxy_averaged", "flops", "flops_reference"), "<=", 1.0),
+            claim("proxy_averaged_accuracy_difference_ci_low", low("proxy_averaged", "baseline"), ">=", allowed),
+        ],
         "scoring_only": lambda: [
             claim("scoring_only_records_ratio", times("scoring_only", "records_inferred"), ">=", 8.0),
             claim("scoring_only_ci_low", low("scoring_only", "baseline"), ">=", -0.4),
