@@ -13,6 +13,7 @@ from torch import Tensor
 
 from al_lightning import Budget, WarmStart
 from al_lightning.errors import RunMismatch
+from al_lightning.report.page import write_report
 from al_lightning.result import Result
 from al_lightning.round_size import Fixed, Planned
 from tests.helpers import CLASSES, WIDTH, Net, ids_in, learner, net, pool_of, quiet
@@ -128,6 +129,12 @@ def test_a_finished_run_hands_the_model_back_and_goes_on_with_the_proxy(tmp_path
     more = run(tmp_path / "run", further, proxy=net(6, hidden=SMALL), stop=[Budget(labels=24)])
     assert more.labelled.tolist() == expected.labelled.tolist()
     assert sum(record.final for record in more.history) == 1
+
+
+def test_the_report_says_whose_the_points_are(tmp_path: Path) -> None:
+    run(tmp_path / "run", net(1, hidden=LARGE), proxy=net(hidden=SMALL))
+    page = write_report([tmp_path / "run"], tmp_path / "page").page
+    assert "Rounds are of the proxy, the star is the model it selected for." in page.read_text()
 
 
 def test_what_does_not_go_with_a_proxy_is_refused(tmp_path: Path) -> None:
