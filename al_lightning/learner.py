@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
 
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
@@ -25,7 +22,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.features.activations import Activations
-from al_lightning.fit_plan import FitPolicy, load, modes_kept, snapshot
+from al_lightning.fit_plan import FitPolicy, load, modes_kept
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
@@ -39,12 +36,12 @@ from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
 from al_lightning.run import Run
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
-from al_lightning.seeds import generator
 from al_lightning.settings import describe, describe_model
+from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
-from al_lightning.steps.select import as_query, score_ahead, select
+from al_lightning.steps.select import score_ahead, select
 from al_lightning.steps.target import try_target
 from al_lightning.steps.train import keep, train
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
@@ -53,8 +50,6 @@ OnRound = Callable[[RoundRecord, L.LightningModule], None]
 
 WAITING = object()
 """A step returns this when it can go no further before people have answered."""
-
-_trained: weakref.WeakKeyDictionary[L.LightningModule, Path] = weakref.WeakKeyDictionary()
 
 
 class ActiveLearner:
@@ -153,8 +148,7 @@ class ActiveLearner:
             "finish": self._finish,  # the consolidating fit
         }
         with stoppable(self.run_dir), closing(self.scoring), closing(self._open(model, datamodule)) as run:
-            for module in self._modules(model):
-                _trained[module] = run.folder
+            note_trained(self._modules(model), run.folder)
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
                     break
@@ -286,7 +280,20 @@ class ActiveLearner:
                 run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]
             if self.stall is not None:
                 check_control(run, self.stall)
-            self._begin(run) if run.step == "new" else self._resume(run)
+            if run.step == "new":
+                begin(
+                    run,
+                    self._modules(model),
+                    stop_set=self.stop_set,
+                    stop=self.stop,
+                    labelling=self._labelling(),
+                )
+            else:
+                resume(run, stop=self.stop, labelling=self._labelling())
+                self._correct(run)
+                if run.step == "done":
+                    run.deliver()
+                    load(run.model, run.read_weights(run.delivered))
         except BaseException:
             run.close()
             raise
@@ -312,60 +319,10 @@ class ActiveLearner:
             "seed": self.seed,
         }
 
-    def _begin(self, run: Run) -> None:
-        run.initial = snapshot(run.model)
-        state = run.pool.start_run()
-        for module in (m for m in self._modules(run.target) if m in _trained):
-            warnings.warn(
-                f"this {type(module).__name__} was trained by the run in {_trained[module]}, and those weights "
-                "are now the initial weights of another one. Build a new module for a run from the start.",
-                stacklevel=4,
-            )
-        stop_set = np.sort(state.draw(self.stop_set, generator(self.seed, 0, "stop set")))
-        state.reserve(stop_set)
-        effects: dict[str, Any] = {
-            "meta": {
-                "stop_set": stop_set.tolist(),
-                "stop": describe(self.stop),
-                "labelling": self._labelling(),
-                "attempt": 1,
-                "restarts": 0,
-            },
-            "files": {"initial": run.write_weights("initial.pt", run.initial)},
-        }
-        if run.proxy is not None:
-            effects["files"]["target_initial"] = run.write_weights("target.pt", snapshot(run.target))
-        brought = dict(state.labels)  # the user's labels from before the run are its first query
-        if not brought:
-            run.commit("query", **effects)
-            return
-        state.forget(brought)
-        query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
-        sources = dict.fromkeys(brought, ("", "brought"))
-        run.commit("train", query=query, answers=brought, sources=sources, round=1, **effects)
-
-    def _resume(self, run: Run) -> None:
-        run.initial = run.read_weights("initial")
-        load(run.model, run.read_weights(run.delivered))
-        if run.proxy is not None:
-            load(run.target, run.read_weights("target_initial"))
-        if run.step == "done" and run.saved.meta["stop"] != describe(self.stop):
-            # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
-            still_stops = any(rule(run.history) is not None for rule in self.stop)
-            # A proxy has not seen the last query's labels: the final fit, of the model, took the place of its own.
-            behind = run.proxy is not None and run.saved.rounds[-1].round < run.round
-            on = "train" if behind else "decide"
-            run.commit("done" if still_stops else on, meta={"stop": describe(self.stop)})
-        if run.saved.meta.get("labelling") != self._labelling():
-            run.commit(run.step, meta={"labelling": self._labelling()})
-        if run.step != "label":
-            self._correct(run)
-        if run.step == "done":
-            run.deliver()
-            load(run.model, run.read_weights(run.delivered))
-
     def _correct(self, run: Run) -> None:
         """Take in what people have said since."""
+        if run.step == "label":
+            return
         intake = corrected(run, self.oracle)
         if not intake.empty:
             run.commit(next_step(run.saved, intake), **intake.effects(run.saved))

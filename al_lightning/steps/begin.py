@@ -1,0 +1,86 @@
+"""How a run begins, and how it goes on: what the folder holds becomes what the modules and the pool hold."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+
+from al_lightning.fit_plan import load, snapshot
+from al_lightning.run import Run
+from al_lightning.seeds import generator
+from al_lightning.settings import describe
+from al_lightning.steps.select import as_query
+from al_lightning.stop.base import StoppingRule
+
+_trained: weakref.WeakKeyDictionary[L.LightningModule, Path] = weakref.WeakKeyDictionary()
+
+
+def note_trained(modules: Iterable[L.LightningModule], folder: Path) -> None:
+    """From here on their weights are those of the run in that folder."""
+    for module in modules:
+        _trained[module] = folder
+
+
+def begin(
+    run: Run, modules: Sequence[L.LightningModule], *, stop_set: int, stop: object, labelling: dict[str, Any]
+) -> None:
+    """The first commit: initial weights, the stop set, and the labels that were there before the run.
+
+    Args:
+        run: whose folder is new.
+        modules: that it trains.
+        stop_set: size of the stop set.
+        stop: stopping rules.
+        labelling: rules that people label by.
+    """
+    run.initial = snapshot(run.model)
+    state = run.pool.start_run()
+    for module in (m for m in modules if m in _trained):
+        warnings.warn(
+            f"this {type(module).__name__} was trained by the run in {_trained[module]}, and those weights "
+            "are now the initial weights of another one. Build a new module for a run from the start.",
+            stacklevel=4,
+        )
+    reserved = np.sort(state.draw(stop_set, generator(run.seed, 0, "stop set")))
+    state.reserve(reserved)
+    meta = {"stop_set": reserved.tolist(), "stop": describe(stop), "labelling": labelling, "attempt": 1, "restarts": 0}
+    files = {"initial": run.write_weights("initial.pt", run.initial)}
+    if run.proxy is not None:
+        files["target_initial"] = run.write_weights("target.pt", snapshot(run.target))
+    brought = dict(state.labels)  # the user's labels from before the run are its first query
+    if not brought:
+        run.commit("query", meta=meta, files=files)
+        return
+    state.forget(brought)
+    query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
+    sources = dict.fromkeys(brought, ("", "brought"))
+    run.commit("train", query=query, answers=brought, sources=sources, round=1, meta=meta, files=files)
+
+
+def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> None:
+    """Take over the weights the folder holds, and rules that have changed since.
+
+    Args:
+        run: whose folder is not new.
+        stop: stopping rules as they are now.
+        labelling: rules that people label by now.
+    """
+    run.initial = run.read_weights("initial")
+    load(run.model, run.read_weights(run.delivered))
+    if run.proxy is not None:
+        load(run.target, run.read_weights("target_initial"))
+    if run.step == "done" and run.saved.meta["stop"] != describe(stop):
+        # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
+        still_stops = any(rule(run.history) is not None for rule in stop)
+        # A proxy has not seen the last query's labels: the final fit, of the model, took the place of its own.
+        behind = run.proxy is not None and run.saved.rounds[-1].round < run.round
+        on = "train" if behind else "decide"
+        run.commit("done" if still_stops else on, meta={"stop": describe(stop)})
+    if run.saved.meta.get("labelling") != labelling:
+        run.commit(run.step, meta={"labelling": labelling})
