@@ -224,7 +224,8 @@ def digest_of(cfg: Any) -> str:
     """What tells a run with these settings from one with others."""
     wanted = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(wanted, dict)
-    return sha256(json.dumps({k: v for k, v in wanted.items() if k != "run_dir"}).encode()).hexdigest()[:12]
+    told = {key: value for key, value in wanted.items() if key not in ("run_dir", "about")}
+    return sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def known(name: str, method: str, seed: int, folder: Path, digest: str) -> Row | None:
