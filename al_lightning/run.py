@@ -286,7 +286,8 @@ class Run(RunFiles):
     def deliver(self) -> None:
         """From here on it is the target's turn, with its initial weights; without a proxy it has been all along."""
         if self.proxy is not None:
-            self.model, self.flops, self.last = self.target, self.target_flops, None
+            self.model, self.flops = self.target, self.target_flops
+            self.last = self.activations = None  # both are of the proxy
             self.initial = self.read_weights("target_initial")
 
     def spend(self, *entries: Entry) -> None:

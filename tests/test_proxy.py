@@ -140,6 +140,16 @@ def test_a_finished_run_hands_the_model_back_and_goes_on_with_the_proxy(tmp_path
     assert sum(record.final for record in more.history) == 1
 
 
+def test_activations_are_the_proxys(tmp_path: Path) -> None:
+    found = []
+    for kept in (False, True):
+        fit = WarmStart("keep", freeze=("net.0",), cached=kept, final="initial")
+        model = net(1, hidden=LARGE)
+        result = run(tmp_path / str(kept), model, fit=fit, proxy=net(hidden=SMALL), stop_set=9)
+        found.append((result.labelled.tolist(), result.history[-1].agreement))
+    assert found[0] == found[1]
+
+
 def test_the_report_says_whose_the_points_are(tmp_path: Path) -> None:
     run(tmp_path / "run", net(1, hidden=LARGE), proxy=net(hidden=SMALL))
     page = write_report([tmp_path / "run"], tmp_path / "page").page

@@ -139,6 +139,10 @@ def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
     Raises:
         BadProject: a number that a plan cannot be made from.
     """
+    if cfg.get("proxy"):
+        raise BadProject(
+            "a proxy is chosen, and a plan is of rounds of one model: leave proxy= and experiment=proxy out."
+        )
     project, about, signal = _project(cfg)
     way = _way(cfg, project)
     given = {name: cfg[name] for name in ("random", "maturity") if cfg[name] is not None}

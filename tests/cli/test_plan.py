@@ -81,6 +81,7 @@ def test_the_tables(capsys):
         ((*IMAGENET, "worth=0"), "worth=0"),
         ((*IMAGENET, "random=2"), "0 < random <= 1"),
         (("forward=11.5", "pool=1000", "epochs=3"), "not in GFLOP"),
+        (("experiment=proxy",), "leave proxy= and experiment=proxy out"),
         (("no_such_option=1",), "no_such_option"),
     ],
 )
