@@ -9,7 +9,18 @@ from sklearn.metrics import f1_score, recall_score
 
 from benchmarks import savings
 from benchmarks.protocols import PROTOCOLS, Arrays, Protocol, long_tail
-from benchmarks.savings import ABLATION, CURVE, MAIN, Scale, claims_of, configure, labels_to_match, measure, quality
+from benchmarks.savings import (
+    ABLATION,
+    CURVE,
+    MAIN,
+    PROXY,
+    Scale,
+    claims_of,
+    configure,
+    labels_to_match,
+    measure,
+    quality,
+)
 
 
 def row(method: str, seed: int, accuracy: float, flops: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -83,13 +94,25 @@ def test_quality_is_scikit_learns(tiny: None) -> None:
 
 def test_every_method_is_a_configuration_with_the_protocols_recipe(tmp_path: Path) -> None:
     scale = Scale.of("letter", quick=False)
-    assert list(scale.methods) == [*MAIN, *CURVE, *ABLATION]
+    assert list(scale.methods) == [*MAIN, *CURVE, *ABLATION, *PROXY]
     for method in scale.methods:
         cfg = configure("letter", scale, method, 100, tmp_path)
         assert cfg.trainer.max_epochs == savings.recipe("letter")["epochs"]
         assert cfg.model.learning_rate == savings.recipe("letter")["learning_rate"]
         if method in ("baseline", "scoring_only", "warm_start_only", "frugal_baseline_rounds"):
             assert (cfg.round_size.size, cfg.round_size.first) == (200, 200)
+        assert ("proxy" in cfg) == (method in PROXY)
+        if "proxy" in cfg:
+            assert (cfg.proxy.learning_rate, cfg.fit.final) == (cfg.model.learning_rate, "initial")
+
+
+def test_what_a_preset_says_of_itself_makes_no_other_row(tmp_path: Path) -> None:
+    cfg = configure("letter", Scale.of("letter", quick=False), "frugal", 100, tmp_path)
+    digest = savings.digest_of(cfg)
+    cfg.about = "in other words"
+    assert savings.digest_of(cfg) == digest
+    cfg.fit.rho = 0.5
+    assert savings.digest_of(cfg) != digest
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no", "ignore:classes .* have no labelled")
