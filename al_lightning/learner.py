@@ -280,18 +280,13 @@ class ActiveLearner:
                 run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]
             if self.stall is not None:
                 check_control(run, self.stall)
+            labelling = self._labelling()
             if run.step == "new":
-                begin(
-                    run,
-                    self._modules(model),
-                    stop_set=self.stop_set,
-                    stop=self.stop,
-                    labelling=self._labelling(),
-                )
+                begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)
             else:
-                resume(run, stop=self.stop, labelling=self._labelling())
+                resume(run, stop=self.stop, labelling=labelling)
                 self._correct(run)
-                if run.step == "done":
+                if run.step == "done" and run.proxy is not None:
                     run.deliver()
                     load(run.model, run.read_weights(run.delivered))
         except BaseException:

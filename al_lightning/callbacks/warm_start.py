@@ -173,7 +173,7 @@ class WarmStart(RoundCallback):
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
-            **self._shape(_START[self.mode] == "previous", AVERAGED),
+            **self._shape(AVERAGED if _START[self.mode] == "previous" else None),
             replay=self.replay if self.mode == "resume" else None,
             distill=self.distill,
             freeze=() if thawed else self.freeze,
@@ -190,11 +190,10 @@ class WarmStart(RoundCallback):
         if self.rho is not None and isinstance(epochs, float) and spent is not None:
             epochs = min(1.0, max(epochs, self.rho - spent))
         average = AVERAGED if self.final_average is None and self.final == "previous" else self.final_average
-        shape = self._shape(average is not None, average or 0.0)
-        return FitPlan(start=self.final, epochs=epochs, final=True, **shape)
+        return FitPlan(start=self.final, epochs=epochs, final=True, **self._shape(average))
 
-    def _shape(self, averaged: bool, share: float) -> dict[str, Any]:
-        return {"rate": "peak", "average": share, "moments": True} if self.stable and averaged else {}
+    def _shape(self, average: float | None) -> dict[str, Any]:
+        return {"rate": "peak", "average": average, "moments": True} if self.stable and average is not None else {}
 
     # ---- in a hand-written loop, the callback carries out its own plan -------------------------------------------
 

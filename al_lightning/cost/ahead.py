@@ -116,20 +116,19 @@ class Measured:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0)
-        pace, flops = self.slack * self.pace(("train",), 0.0), self.flops["train"]
         other = self.final if plan.final else None
-        if other is not None:
-            flops, pace = other[0], self.slack * other[1]
-        seconds = records * pace
+        flops, pace = other or (self.flops["train"], self.pace(("train",), 0.0))
+        seconds = records * self.slack * pace
         if self.paces and not self.cautious and other is None:
             steps = epochs * math.ceil(records / epochs / self.paces["batch"])
             seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
         yield Entry(phase="train", round=round, records=records, flops=records * flops, seconds=seconds)
         if checked := self._validated(epochs):
             # Of another model's validation nothing is known but that it is no dearer than its training.
-            each = self.flops.get("validate", self.forward) if other is None else flops
-            seconds = checked * (self.slack * self.pace(("validate",), pace) if other is None else pace)
-            yield Entry(phase="validate", round=round, records=checked, flops=checked * each, seconds=seconds)
+            known = self.flops.get("validate", self.forward), self.pace(("validate",), self.slack * pace)
+            flops, pace = other or known
+            seconds = checked * self.slack * pace
+            yield Entry(phase="validate", round=round, records=checked, flops=checked * flops, seconds=seconds)
 
     def _validated(self, epochs: int) -> int:
         """Records that a fit of so many epochs validates."""

@@ -42,8 +42,7 @@ def try_target(run: Run) -> None:
     records = sum(Ranks(trainer).gather(meter.trained))
     flops = run.target_flops.flops("train", records)
     run.spend(Entry(phase="train", round=run.round, records=records, flops=flops, seconds=meter.train_seconds))
-    step = meter.pace.get("step")
-    rate = {"records": records, "seconds": meter.train_seconds}
-    if step:
+    rate: dict[str, float] = {"records": records, "seconds": meter.train_seconds}
+    if step := meter.pace.get("step"):
         rate = {"records": meter.batch * run.ranks.world, "seconds": step}
     run.commit("train", meta={"train_rate": run.ranks.broadcast(rate)})
