@@ -2,7 +2,8 @@
 
 A file is looked for in the folder that the environment variable ``AL_LIGHTNING_DATA`` names, in ``shared/data`` beside
 the source tree, in the cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``, then ``al_lightning``), where Debian's
-package puts it, and at last where its authors publish it. It may be a prepared CSV, or as published.
+package puts it, and at last where its authors publish it. It may be a prepared CSV, or as published. Where
+``AL_LIGHTNING_OFFLINE`` is set, nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch.nn.functional import one_hot
 from al_lightning.errors import MissingExtra
 
 VARIABLE = "AL_LIGHTNING_DATA"
+OFFLINE = "AL_LIGHTNING_OFFLINE"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DEBIAN = Path("/usr/share/datasets")
 
@@ -215,6 +217,8 @@ def _load(name: str, read: Callable[[Path, File], T]) -> T:
         if path.is_file():
             return _checked(lambda found: read(found, file), path, path, f"Remove or replace it. {remedy}")
     try:
+        if os.environ.get(OFFLINE):
+            raise ConnectionError(f"downloads are switched off by {OFFLINE}={os.environ[OFFLINE]}")
         with _aside(target) as aside:
             with urlopen(file.url, timeout=30) as answer, aside.open("wb") as copy:
                 shutil.copyfileobj(answer, copy)

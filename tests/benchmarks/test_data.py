@@ -42,6 +42,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     found = Folders(*(tmp_path / name for name in ("named", "shared", "xdg/al_lightning", "debian", "published")))
     monkeypatch.setenv("AL_LIGHTNING_DATA", str(found.named))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("AL_LIGHTNING_OFFLINE", raising=False)  # what is published here lies on this disk
     monkeypatch.setattr(data, "SHARED", found.shared)
     monkeypatch.setattr(data, "DEBIAN", found.debian)
     for name, file in data.FILES.items():
@@ -258,6 +259,15 @@ def test_nothing_found_says_where_and_what_to_do(folders: Folders) -> None:
     with pytest.raises(DataNotFound, match=r"/named/letter.csv.gz\n(.*\n)*.*letter-recognition.data") as caught:
         data.letter()
     assert "apt-get" not in str(caught.value)
+
+
+def test_downloads_can_be_switched_off(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folders.published / "letter/letter-recognition.data", table([[row[-1], *row[:-1]] for row in LETTERS]))
+    monkeypatch.setenv("AL_LIGHTNING_OFFLINE", "1")
+    with pytest.raises(DataNotFound, match="switched off by AL_LIGHTNING_OFFLINE=1"):
+        data.letter()
+    monkeypatch.delenv("AL_LIGHTNING_OFFLINE")
+    assert len(data.letter().y) == 26
 
 
 def test_a_cache_that_cannot_be_written_is_no_riddle(folders: Folders) -> None:
