@@ -21,6 +21,7 @@ from al_lightning.seeds import generator, number
 Start = Literal["initial", "previous", "shrink_perturb", "fire", "dash"]
 Rate = Literal["schedule", "peak"]
 Weights = Mapping[str, Tensor]
+COMPILED = "_orig_mod."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +115,21 @@ class FitPolicy(Protocol):
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all weights and buffers on the CPU, unwrapped of ``torch.compile``."""
-    source = getattr(model, "_orig_mod", model)
-    return {name: value.detach().cpu().clone() for name, value in source.state_dict().items()}
+    """Copy all weights and buffers to the CPU, by names that do not tell what of the model is compiled."""
+    return {plain(name): value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def load(model: nn.Module, weights: Weights) -> None:
-    """Put a snapshot back."""
-    getattr(model, "_orig_mod", model).load_state_dict(weights)
+    """Put a snapshot back, whatever of the model has been compiled since."""
+    names = {plain(name): name for name in model.state_dict()}
+    own = {names.get(plain(name), name): value for name, value in weights.items()}
+    # What the module's own state_dict() leaves out is not missed: parts that do not train, in many a large model.
+    model.load_state_dict(own, strict=own.keys() != set(names.values()))
+
+
+def plain(name: str) -> str:
+    """A parameter's or submodule's name without what ``torch.compile`` puts in, around the whole model or inside it."""
+    return name.replace(COMPILED, "")
 
 
 def reinitialise(model: nn.Module, seed: int) -> None:

@@ -17,12 +17,11 @@ from al_lightning.callbacks.meter import Meter, Note
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.checkpoints import load_best
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
-from al_lightning.durable import read_tensors
-from al_lightning.errors import UnsupportedModel
 from al_lightning.fit_dash import DirectionAwareShrink
-from al_lightning.fit_plan import FitPlan, Length, Served, frozen, load
+from al_lightning.fit_plan import FitPlan, Length, Served, frozen
 from al_lightning.fit_resume import FitFile, FitResume
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.fit_state import State
@@ -172,7 +171,7 @@ def run_fit(
     meter.trained += sum(part.records for part in shape if isinstance(part, DirectionAwareShrink))
     stalled = stall.reason if stall else None
     if best.path and stalled is None:
-        _load_best(model, best.path)
+        load_best(model, best.path, trainer)
     return Outcome(
         trainer=trainer,
         metrics=best.metrics if best.path else logged(trainer),
@@ -209,14 +208,3 @@ def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ran
             Entry(phase="validate", round=round, records=validated, flops=validate, seconds=meter.validate_seconds)
         )
     return tuple(entries)
-
-
-def _load_best(model: L.LightningModule, path: str) -> None:
-    # Weights only: restoring a whole checkpoint would bring back DataModule and callback state of an earlier moment.
-    try:
-        load(model, read_tensors(path)["state_dict"])
-    except Exception as error:
-        raise UnsupportedModel(
-            f"the best weights of this round cannot be read from {path}: {error}. Keep objects out of the checkpoint, "
-            "for example with save_hyperparameters(ignore=[...])."
-        ) from error
