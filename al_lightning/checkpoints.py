@@ -113,9 +113,10 @@ def load_best(model: nn.Module, path: str, trainer: L.Trainer) -> None:
         weights = {plain(name): value for name, value in read_weights(path, trainer.strategy.checkpoint_io).items()}
         load(model, {**_not_trained(model), **weights})
     except Exception as error:
+        why = " ".join(str(error).split())
         raise UnsupportedModel(
-            f"the best weights of this round cannot be read from {path}: {' '.join(str(error).split())} A checkpoint has to hold all weights "
-            "that train, under the names that the module gives them: on_save_checkpoint may only add to it."
+            f"the best weights of this round cannot be read from {path}: {why} A checkpoint has to hold all weights that "
+            "train, under the names that the module gives them: on_save_checkpoint may only add to it."
         ) from error
 
 

@@ -43,6 +43,10 @@ class OwnList(list[int]):
     """A list with a class of its own, which pickle fills item by item."""
 
 
+class Marked(torch.Tensor):
+    """A tensor of a class of the user's."""
+
+
 class Settings:
     """A class of the user's."""
 
@@ -188,9 +192,6 @@ def test_what_trains_may_not(tmp_path: Path) -> None:
 
 
 def test_tensors_of_every_kind_are_read_bit_for_bit(tmp_path: Path) -> None:
-    class Marked(torch.Tensor):
-        pass
-
     weights = {
         "half": torch.randn(3).to(torch.bfloat16),
         "parameter": nn.Parameter(torch.ones(2)),
