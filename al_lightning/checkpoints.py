@@ -115,8 +115,8 @@ def load_best(model: nn.Module, path: str, trainer: L.Trainer) -> None:
     except Exception as error:
         why = " ".join(str(error).split())
         raise UnsupportedModel(
-            f"the best weights of this round cannot be read from {path}: {why} A checkpoint has to hold all weights that "
-            "train, under the names that the module gives them: on_save_checkpoint may only add to it."
+            f"the best weights of this round cannot be read from {path}: {why} A checkpoint has to hold all weights "
+            "that train, under the names that the module gives them: on_save_checkpoint may only add to it."
         ) from error
 
 
