@@ -20,7 +20,7 @@ class Result:
     Args:
         bill: everything it spent; ``bill.rho`` is its overhead factor.
         history: one record per trained round, the consolidating fit last if there was one.
-        labelled: ids with a label, in the order of labelling.
+        labelled: ids with a label, in the order of the rounds that first trained on them, then of the queries.
         model: the user's module, holding the delivered weights.
         trainer: the copy of the Trainer that ran the last fit; None if this call trained nothing.
         best_model_path: best checkpoint of the last fit where a ModelCheckpoint monitors, else the run's weights file.

@@ -142,6 +142,7 @@ class Run(RunFiles):
         state.reserve(self.saved.meta.get("stop_set", []))
         state.query(i for query in self.saved.queries for i in query)
         state.answer(self.saved.answers)
+        state.arrange(self.saved.places)
         if "scores" in self.saved.files:
             scores, rounds = self.read("scores", lambda path: itemgetter("scores", "rounds")(read_arrays(path)))
             state.scores[: len(scores)], state.score_rounds[: len(rounds)] = scores, rounds
@@ -421,9 +422,11 @@ class Run(RunFiles):
             meta["about"] = self.about
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill
         if self.saved.step == "new":
-            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
-        change = Change(
-            step=step, round=effects.pop("round", self.round), entries=entries, meta=meta, files=files, **effects
+            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")} | {"fits": 0}
+        change = self.saved.placed(
+            Change(
+                step=step, round=effects.pop("round", self.round), entries=entries, meta=meta, files=files, **effects
+            )
         )
         if change.query is not None and self.pool.keys is not None:
             change = replace(change, keys={i: str(self.pool.key(i)) for i in change.query.ids.tolist()})
@@ -437,6 +440,7 @@ class Run(RunFiles):
             self.pool.state.query(change.query.ids)
         self.pool.state.answer(change.answers)
         self.pool.state.correct(change.corrections)
+        self.pool.state.arrange(self.saved.places)
         for path in set(replaced) - set(self.saved.files.values()):
             if self.ranks.rank == 0:
                 (self.folder / path).unlink(missing_ok=True)

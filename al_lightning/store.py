@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Change:
     """The effect of one step of a run, and the step that comes next: one transaction.
 
     ``answers`` are to ids that had none, ``corrections`` to ids that had one; ``sources`` says who gave them, and in
-    which file.
+    which file; ``places`` where those that are new stand among the labels, see :meth:`Saved.placed`.
     """
 
     step: str
@@ -72,6 +72,7 @@ class Change:
     corrections: dict[int, Any] = field(default_factory=dict)
     statements: tuple[Statement, ...] = ()
     sources: dict[int, tuple[str, str]] = field(default_factory=dict)
+    places: dict[int, int] = field(default_factory=dict)
     record: RoundRecord | None = None
     entries: tuple[Entry, ...] = ()
     reasons: tuple[Reason, ...] = ()
@@ -81,7 +82,10 @@ class Change:
 
 @dataclass
 class Saved:
-    """Everything a run knows, as plain data: what the database holds."""
+    """Everything a run knows, as plain data: what the database holds.
+
+    ``asked`` has the position of each queried id among all queries, ``places`` that of each answered one among labels.
+    """
 
     step: str = "new"
     queries: list[list[int]] = field(default_factory=list)
@@ -94,6 +98,8 @@ class Saved:
     reasons: list[Reason] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    asked: dict[int, int] = field(default_factory=dict)
+    places: dict[int, int] = field(default_factory=dict)
 
     @property
     def open_ids(self) -> list[int]:
@@ -105,17 +111,33 @@ class Saved:
         """Records that people answered a second time, for quality control; they are paid for, too."""
         return len({s.id for s in self.statements if s.ask == 2})
 
+    @property
+    def first_new_place(self) -> int:
+        """Place from which on labels are that no fit has trained on."""
+        return first_new_place(self.meta.get("fits", 0))
+
+    def placed(self, change: Change) -> Change:
+        """Return the change with the places of its labels.
+
+        Labels stand in the order of the fits that first train on them, and before one fit in the order in which they
+        were asked for. When an answer came in, and with which others, makes no difference; one that comes late is new.
+        """
+        asked, first = self.asked, self.first_new_place + _NEW
+        if change.query is not None:
+            asked = {**asked, **{int(i): len(asked) + k for k, i in enumerate(change.query.ids)}}
+        was_trained_on = set(self.meta.get("withdrawn", ()))
+        late = (i for i in change.corrections if self.answers[i] is SKIP and i not in was_trained_on)
+        return replace(change, places={i: first + asked[i] for i in (*change.answers, *late)})
+
     def apply(self, change: Change) -> None:
         """Make the change in memory."""
         self.step = change.step
         if change.query is not None:
             self.queries.append([int(i) for i in change.query.ids])
+            self.asked.update({i: len(self.asked) + k for k, i in enumerate(self.queries[-1])})
         self.keys.update(change.keys)
-        self.answers.update(change.answers)
-        for i, value in change.corrections.items():
-            if self.answers[i] is SKIP:
-                del self.answers[i]  # a label that comes late is the newest one, here as in the table
-            self.answers[i] = value
+        self.answers.update({**change.answers, **change.corrections})
+        self.places.update(change.places)
         self.statements.extend(change.statements)
         if change.record is not None and change.record.final:
             self.final = change.record
@@ -126,6 +148,14 @@ class Saved:
         self.reasons.extend(change.reasons)
         self.meta.update(change.meta)
         self.files.update(change.files)
+
+
+_NEW = 1 << 39
+
+
+def first_new_place(fits: int) -> int:
+    """Return the place from which on labels are that have come in since so many fits of rounds."""
+    return (2 * fits + 1) * _NEW
 
 
 def _dumps(value: Any, what: str) -> str:
@@ -194,6 +224,8 @@ class Store:
 
     def load(self) -> Saved:
         """Read everything."""
+        with writing(self.folder):
+            _tell_new_labels(self._db)
         return _load(self._db, self.folder)
 
     def note(self, key: str, value: Any) -> None:
@@ -244,14 +276,17 @@ class Store:
         for i in change.corrections:
             value, skipped = db.execute("SELECT value, skipped FROM label WHERE id = ?", (i,)).fetchone()
             old[i] = _REFUSED if skipped else value
-            if skipped:
-                db.execute("DELETE FROM label WHERE id = ?", (i,))  # it comes back as the newest one
+            if i in change.places:
+                db.execute("DELETE FROM label WHERE id = ?", (i,))  # it comes back in another place
         changed = {**change.answers, **change.corrections}
         new = {i: _to_text(value, f"the label of id {i}") for i, value in changed.items()}
         db.executemany(
-            "INSERT INTO label (id, value, skipped) VALUES (?, ?, ?) "
+            "INSERT INTO label (seq, id, value, skipped) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET value = excluded.value, skipped = excluded.skipped",
-            [(i, None if text == _REFUSED else text, int(text == _REFUSED)) for i, text in new.items()],
+            [
+                (change.places.get(i), i, None if text == _REFUSED else text, int(text == _REFUSED))
+                for i, text in new.items()
+            ],
         )
         db.executemany(
             "INSERT INTO audit (id, at, who, source, old, new) VALUES (?, ?, ?, ?, ?, ?)",
@@ -276,8 +311,10 @@ def _load(db: sqlite3.Connection, folder: Path) -> Saved:
         if round != len(saved.queries):
             raise _unreadable(folder, f"a query of round {round!r} comes after round {len(saved.queries)}")
         saved.queries[round - 1].append(id)
-    for id, value, skipped in db.execute("SELECT id, value, skipped FROM label ORDER BY seq"):
+        saved.asked[id] = len(saved.asked)
+    for seq, id, value, skipped in db.execute("SELECT seq, id, value, skipped FROM label ORDER BY seq"):
         saved.answers[id] = SKIP if skipped else json.loads(value)
+        saved.places[id] = seq
     for final, record in db.execute("SELECT final, record FROM round ORDER BY round, final"):
         loaded = RoundRecord(**json.loads(record))
         if final:
@@ -301,6 +338,24 @@ def _load(db: sqlite3.Connection, folder: Path) -> Saved:
             said = Statement(**dict(zip(columns, known, strict=False)), value=_from_text(value))
             saved.statements.append(said)
     return saved
+
+
+def _tell_new_labels(db: sqlite3.Connection) -> None:
+    """Mark the labels that no fit has trained on, in a folder of a version that put labels in the order of arrival.
+
+    The labels there stay in that order; those that come in from here on follow them.
+    """
+    meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('step', 'fits', 'withdrawn')"))
+    if "step" not in meta or "fits" in meta:
+        return
+    last = db.execute("SELECT record FROM round WHERE NOT final ORDER BY round DESC LIMIT 1").fetchone()
+    old = json.loads(last[0])["labelled"] - json.loads(meta.get("withdrawn", "0")) if last else 0
+    first = db.execute("SELECT seq FROM label WHERE NOT skipped ORDER BY seq LIMIT 1 OFFSET ?", (old,)).fetchone()
+    db.execute("BEGIN IMMEDIATE")
+    if first is not None:
+        db.execute("UPDATE label SET seq = seq + ? WHERE seq >= ?", (first_new_place(0), *first))
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [("fits", "0"), ("withdrawn", "[]")])
+    db.execute("COMMIT")
 
 
 _REFUSED = "skip"  # a JSON text of that meaning would have quotes

@@ -229,8 +229,9 @@ def _label(console: Console, arguments: Sequence[str]) -> None:
         intake = labelling.intake(labelling.reader.read(options.file, source=str(options.file.resolve())))
         if not intake.empty:
             step = next_step(saved, intake)
-            store.commit(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
-            saved.apply(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
+            change = saved.placed(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
+            store.commit(change)
+            saved.apply(change)
     say(console, f"{options.file}: {'nothing new' if intake.empty else _counts(intake)}. Next: {_next(labelling)}")
 
 

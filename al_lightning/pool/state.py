@@ -38,7 +38,7 @@ class PoolState:
 
     def __init__(self, size: int) -> None:
         self.status = np.zeros(size, dtype=np.uint8)
-        self.labels: dict[int, Any] = {}  # in the order of labelling
+        self.labels: dict[int, Any] = {}  # as they came in; in a run see Saved.placed
         self.scores = np.full(size, np.nan, dtype=np.float32)
         self.score_rounds = np.full(size, -1, dtype=np.int32)
 
@@ -115,6 +115,12 @@ class PoolState:
             else:
                 self.status[i] = LABELLED
                 self.labels[i] = answers[i]
+
+    def arrange(self, places: Mapping[int, int]) -> None:
+        """Put the labels in the order of these places, id -> place; those that are in it already stay as they are."""
+        order = [places[i] for i in self.labels]
+        if order != sorted(order):
+            self.labels = dict(sorted(self.labels.items(), key=lambda item: places[item[0]]))
 
     def forget(self, ids: Iterable[int]) -> None:
         """Free labelled ids again, to enter them as a run's first query."""

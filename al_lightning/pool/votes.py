@@ -162,9 +162,9 @@ def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudica
         else:
             value = _majority([s.value for s in people], task)
             if value is None:
-                ties[id] = {s.who or "unnamed": s.value for s in people}
+                ties[id] = {s.who or "unnamed": s.value for s in sorted(people, key=lambda s: s.who)}
                 continue
-            backing = [s for s in people if same(s.value, value)] or people
+            backing = sorted([s for s in people if same(s.value, value)] or people, key=lambda s: (s.who, s.source))
             who = "+".join(s.who for s in backing if s.who)
             answers[id] = Decision(value=value, who=who, source="+".join(dict.fromkeys(s.source for s in backing)))
     return Decisions(answers=answers, ties=ties, few=tuple(few))

@@ -42,13 +42,17 @@ class Intake:
 
     def effects(self, saved: Saved) -> dict[str, Any]:
         """It all, as effects of a commit."""
-        withdrawn = sum(value is SKIP for value in self.corrections.values())
+        known = saved.meta.get("withdrawn", [])
+        withdrawn = [i for i in known if self.corrections.get(i, SKIP) is SKIP]
+        withdrawn += [
+            i for i, value in self.corrections.items() if value is SKIP and saved.places[i] < saved.first_new_place
+        ]
         return {
             "answers": self.answers,
             "corrections": self.corrections,
             "statements": self.statements,
             "sources": self.sources,
-            "meta": {"withdrawn": saved.meta.get("withdrawn", 0) + withdrawn} if withdrawn else {},
+            "meta": {"withdrawn": withdrawn} if withdrawn != known else {},
         }
 
 

@@ -41,9 +41,9 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         load(run.model, run.initial)
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
-    before = run.saved.rounds[-1].labelled if run.saved.rounds else 0
     labelled = trained_on(run)
-    new = min(len(run.pool.labelled) - (before - run.saved.meta.get("withdrawn", 0)), len(labelled))
+    first = run.saved.first_new_place
+    new = min(sum(run.saved.places[i] >= first for i in run.pool.state.labels), len(labelled))
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(labelled), new=new)
     batch = run.pool.batch_size or 1
     served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=run.seed, round=run.round)
@@ -112,7 +112,9 @@ def keep(
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
     meta: dict[str, Any] = {"pace": _pace(run, outcome)}
-    meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1, "withdrawn": 0}
+    meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
+    if not plan.final:
+        meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
     coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)
     record = RoundRecord(
