@@ -392,7 +392,7 @@ class Run(RunFiles):
     def bill_lost(self) -> None:
         """Put what kills have cost the step on the bill."""
         if self._lost is not None:
-            self.pending.append(Entry(phase="aborted", **self._lost))
+            self.pending.append(Entry(phase="lost", **self._lost))
             self._lost = None
 
     @property

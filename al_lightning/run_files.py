@@ -47,8 +47,20 @@ class RunFiles:
         return result
 
     def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> str:
-        """Write a file of the run on rank 0; it counts once a commit names it."""
+        """Write a file of the run on rank 0; it counts once a commit names it.
+
+        Returns:
+            Its path, under another name where a commit names a file of this one: it holds until the next commit.
+        """
+        path = self._free(path)
         self.on_zero(lambda: write_aside(self.folder / path, write))
+        return path
+
+    def _free(self, path: str) -> str:
+        committed, asked, again = set(self.saved.files.values()), Path(path), 1
+        while path in committed:
+            again += 1
+            path = str(asked.with_name(f"{asked.stem}-{again}{asked.suffix}"))
         return path
 
     def write_weights(self, path: str, weights: Weights) -> str:

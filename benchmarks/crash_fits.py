@@ -176,6 +176,6 @@ def while_kept(expected: Row, n: int) -> Row:
 
 def _gone_on(folder: Path, expected: Row, killed: bool, labelled: int) -> Row:
     again = done(partial(start, folder))
-    lost = sum(e.records for e in read_run(folder).entries if e.phase == "aborted")
+    lost = sum(e.records for e in read_run(folder).entries if e.phase == "lost")
     same = killed and not again and _end(folder) == expected
     return {"epochs_lost": lost / labelled, "lost": 0, "twice": 0, "identical": same, "survived": same}

@@ -186,7 +186,7 @@ class WarmStart(RoundCallback):
         """The plan of the consolidating fit on all labels, nothing frozen."""
         if self.final is None:
             return None
-        epochs, spent = self.final_epochs, history.bill.rho
+        epochs, spent = self.final_epochs, history.bill.undisturbed.rho
         if self.rho is not None and isinstance(epochs, float) and spent is not None:
             epochs = min(1.0, max(epochs, self.rho - spent))
         average = AVERAGED if self.final_average is None and self.final == "previous" else self.final_average

@@ -120,13 +120,18 @@ class Bill:
 
     @property
     def records_trained(self) -> int:
-        """Forward-and-backward passes, aborted fits included."""
-        return sum(self.lines[p].records for p in ("train", "aborted") if p in self.lines)
+        """Forward-and-backward passes, those of aborted and interrupted fits included."""
+        return sum(self.lines[p].records for p in ("train", "aborted", "lost") if p in self.lines)
 
     @property
     def records_inferred(self) -> int:
         """Forward passes for selection: scoring, embedding and the stop set."""
         return sum(self.lines[p].records for p in ("score", "embed", "agree") if p in self.lines)
+
+    @property
+    def undisturbed(self) -> Bill:
+        """The bill of a run that was never interrupted: what is planned from it comes out the same after a kill."""
+        return replace(self, lines={phase: line for phase, line in self.lines.items() if phase != "lost"})
 
     @property
     def label_money(self) -> float:

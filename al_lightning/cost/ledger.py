@@ -7,9 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-PHASES = ("embed", "cluster", "neighbours", "score", "select", "agree", "train", "validate", "control", "aborted")
+PHASES = (
+    "embed",
+    "cluster",
+    "neighbours",
+    "score",
+    "select",
+    "agree",
+    "train",
+    "validate",
+    "control",
+    "aborted",
+    "lost",
+)
 """What work is for. ``agree`` is the stop set; ``control`` is a fit on random records that a run is held against;
-``aborted`` is all work of a fit that was thrown away."""
+``aborted`` is all work of a fit that was thrown away; ``lost`` is work that an interruption cost, done once more after it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID = "#24292f", "#d4d9df"
-SERIES = ("#1f6fb2", "#c8590b", "#1a7f52", "#8250a8", "#c0303c", "#8f6a00", "#0b7f88", "#b83280", "#6b7280", "#7a4f2b")
+SERIES = (
+    "#1f6fb2",
+    "#c8590b",
+    "#1a7f52",
+    "#8250a8",
+    "#c0303c",
+    "#8f6a00",
+    "#0b7f88",
+    "#b83280",
+    "#6b7280",
+    "#7a4f2b",
+    "#5a8f1a",
+    "#33415c",
+)
 """Colours on white; the page has another set for dark screens, see ``style.css``."""
 _THEMED = {INK: "ink", GRID: "grid", **{colour: f"s{i}" for i, colour in enumerate(SERIES)}}
 _SIZE = (4.5, 3.1)  # inches of a panel: its text is legible at the width of a phone

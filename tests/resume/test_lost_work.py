@@ -36,9 +36,9 @@ def test_work_that_was_lost_is_on_the_bill_once(tmp_path: Path, monkeypatch: pyt
         model = Breaks()
         model.fits = 10
         result = learner(tmp_path / "broken").fit(model, datamodule=pool_of())
-        assert result.bill.lines["aborted"].records == 18  # one epoch of the second round's 18 labels
-        assert result.bill.lines["aborted"].flops > 0
+        assert result.bill.lines["lost"].records == 18  # one epoch of the second round's 18 labels
+        assert result.bill.lines["lost"].flops > 0
         assert result.bill.lines["train"].records == whole.bill.lines["train"].records
     assert result.labelled.tolist() == whole.labelled.tolist()
-    assert result.bill.flops == whole.bill.flops + result.bill.lines["aborted"].flops
-    assert "aborted" not in whole.bill.lines
+    assert result.bill.flops == whole.bill.flops + result.bill.lines["lost"].flops
+    assert "lost" not in whole.bill.lines

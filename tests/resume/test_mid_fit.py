@@ -252,7 +252,7 @@ def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, cas
     assert not (tmp_path / "run" / "scratch").exists()
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
     assert min(model.trained) == (1, epoch)
-    assert result.bill.lines["aborted"].records == 2 * 4
+    assert result.bill.lines["lost"].records == 2 * 4
 
 
 @pytest.mark.parametrize("case", ["frugal", "callbacks"])
@@ -276,7 +276,8 @@ def test_one_that_stalls_is_aborted_where_it_would_have_been(tmp_path: Path) -> 
     assert (result.reason.kind, result.reason.sentence) == ("gave_up", whole.reason.sentence)
     assert result.reason.numbers["values"] == whole.reason.numbers["values"]
     assert whole.bill.lines["aborted"].records == 2 * 4 * 12
-    assert result.bill.lines["aborted"].records == 2 * 4 * 12 + 4
+    assert result.bill.lines["aborted"].records == 2 * 4 * 12
+    assert result.bill.lines["lost"].records == 4
 
 
 def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> No
     for _ in range(2):  # a finished run that is opened again bills nothing twice
         _, result = run(tmp_path / "run")
         lines, of = dict(result.bill.lines), whole.bill.lines
-        lost = lines.pop("aborted")
+        lost = lines.pop("lost")
         assert lost.records == 3 * 4
         assert lost.flops == pytest.approx(3 * 4 * of["train"].flops / of["train"].records)
         assert lost.seconds > 0
@@ -345,7 +346,7 @@ def test_seconds_of_the_part_that_goes_on_are_on_the_bill(tmp_path: Path) -> Non
     _, result = run(tmp_path / "run", **settings)
     assert result.bill.lines["train"].seconds >= EPOCHS * 0.1
     assert read_run(tmp_path / "run").meta["train_rate"]["seconds"] >= EPOCHS * 0.1
-    assert result.bill.lines["aborted"].seconds >= 0.1
+    assert result.bill.lines["lost"].seconds >= 0.1
 
 
 class Executes:
@@ -402,7 +403,7 @@ def test_where_it_cannot_go_on_it_begins_again_and_says_so(tmp_path: Path, damag
         model, result = run(tmp_path / "run", fit=fit)
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
     assert (1, 0) in model.trained or (2, 0) in model.trained
-    assert result.bill.lines["aborted"].records == 3 * 12 + 4  # epochs of six new and six old records
+    assert result.bill.lines["lost"].records == 3 * 12 + 4  # epochs of six new and six old records
     assert not (tmp_path / "executed").exists()
 
 
@@ -426,7 +427,7 @@ def test_what_people_correct_meanwhile_is_trained_from_the_beginning(tmp_path: P
     answer("run", corrected)
     model, result = start("run")
     assert (1, 0) in model.trained
-    assert result.bill.lines["aborted"].records == 3 * 12 + 4
+    assert result.bill.lines["lost"].records == 3 * 12 + 4
     answer("whole", corrected)
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", start("whole")[1])
 
@@ -476,7 +477,7 @@ def test_epochs_of_milliseconds_are_not_kept_each(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "run" / "scratch").exists()
     model, result = run(tmp_path / "run")
     assert (1, 0) in model.trained
-    assert result.bill.lines["aborted"].records == 3 * 18 + 4
+    assert result.bill.lines["lost"].records == 3 * 18 + 4
 
 
 def test_keeping_takes_no_more_than_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
