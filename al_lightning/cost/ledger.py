@@ -21,7 +21,8 @@ PHASES = (
     "lost",
 )
 """What work is for. ``agree`` is the stop set; ``control`` is a fit on random records that a run is held against;
-``aborted`` is all work of a fit that was thrown away; ``lost`` is work that an interruption cost, done once more after it."""
+``aborted`` is all work of a fit that was thrown away; ``lost`` is work that an interruption
+cost, and that was done again after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
