@@ -24,6 +24,7 @@ from al_lightning.durable import read_arrays
 from al_lightning.errors import PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
 from al_lightning.history import Control, History
+from al_lightning.leftovers import clear
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -132,6 +133,9 @@ class Run(RunFiles):
                 if wrong:
                     raise RunMismatch(self.folder, wrong)
                 self.pool.check_fingerprint(saved.meta["fingerprint"])
+                clear(self.folder, saved.files.values())
+                if saved.step == "done":  # a kill came between the last commit and this
+                    shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         except BaseException:
             self.close()
             raise
@@ -441,8 +445,12 @@ class Run(RunFiles):
         self.pool.state.answer(change.answers)
         self.pool.state.correct(change.corrections)
         self.pool.state.arrange(self.saved.places)
-        for path in set(replaced) - set(self.saved.files.values()):
-            if self.ranks.rank == 0:
+        self.remove(set(replaced) - set(self.saved.files.values()))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files of the folder that nothing needs any more, and a folder that is empty then."""
+        if self.ranks.rank == 0:
+            for path in paths:
                 (self.folder / path).unlink(missing_ok=True)
                 with suppress(OSError):  # a round's folder that still holds the user's checkpoints stays
                     (self.folder / path).parent.rmdir()

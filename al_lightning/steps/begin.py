@@ -10,8 +10,10 @@ from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.fit_plan import load, snapshot
+from al_lightning.leftovers import Footprint
 from al_lightning.run import Run
 from al_lightning.seeds import generator
 from al_lightning.settings import describe
@@ -39,6 +41,9 @@ def begin(
         stop: stopping rules.
         labelling: rules that people label by.
     """
+    footprint = Footprint.of(run.target, run.trainer, proxy=run.proxy)
+    run.on_zero(lambda: footprint.check(run.folder))
+    rank_zero_info(f"{run.folder} will take {footprint}.")
     run.initial = snapshot(run.model)
     state = run.pool.start_run()
     for module in (m for m in modules if m in _trained):

@@ -22,6 +22,7 @@ from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, sna
 from al_lightning.fit_resume import FitFile, going_on
 from al_lightning.fit_start import apply_start
 from al_lightning.history import History, RoundRecord
+from al_lightning.leftovers import last_checkpoints
 from al_lightning.pool.fingerprint import digest
 from al_lightning.rounds import steps_logged
 from al_lightning.run import Run
@@ -115,6 +116,8 @@ def keep(
     meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
     if not plan.final:
         meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
+    superseded = run.saved.meta.get("last_checkpoints", [])
+    meta["last_checkpoints"] = last_checkpoints(outcome.trainer, run.folder)
     coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)
     record = RoundRecord(
@@ -140,6 +143,7 @@ def keep(
     run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
     record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
     run.commit(step, record=record, files=files, meta=meta)
+    run.remove(set(superseded) - set(meta["last_checkpoints"]))
     more = reports(run.history) if reports and outcome.trainer.loggers else None
     log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer), more)
     return record
