@@ -147,7 +147,12 @@ class ActiveLearner:
             "decide": self._decide,  # should we stop?
             "finish": self._finish,  # the consolidating fit
         }
-        with stoppable(self.run_dir), closing(self.scoring), closing(self._open(model, datamodule)) as run:
+        with (
+            stoppable(self.run_dir),
+            datamodule.in_use(),
+            closing(self.scoring),
+            closing(self._open(model, datamodule)) as run,
+        ):
             note_trained(self._modules(model), run.folder)
             while run.step != "done":
                 if steps[run.step](run) is WAITING:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
 from al_lightning.pool import fingerprint, wrapped
+from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.state import PoolState, checked_costs
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
     from al_lightning.round_size import RoundSize
 
 
-class PoolDataModule(L.LightningDataModule):
+class PoolDataModule(Delegate):
     """Wraps a map-style dataset, or the user's own LightningDataModule, as a pool.
 
     Args:
         data: the records: a dataset with ``__len__`` and ``__getitem__``, or a LightningDataModule whose train dataset
-            is the pool (its loader settings, validation and test loaders are used as they are; its ``setup`` runs
-            once).
+            is the pool. Its loader settings, validation and test loaders are used as they are, its attributes are
+            reachable as ours, and its ``setup`` runs once: docs/datamodules.md.
         task: what the model's logits mean, one of ``multiclass``, ``binary``, ``multilabel``, ``regression``,
             ``segmentation``, ``tokens``.
         val: validation dataset. Its labels are bought labels and stand on the bill.
@@ -49,11 +51,12 @@ class PoolDataModule(L.LightningDataModule):
         attach: ``(item, label) -> item`` where items are neither tuples ``(..., target)`` nor dicts with a target.
         batch_size: of the training loader; default 32, or the wrapped DataModule's.
         eval_batch_size: of the validation, test and scoring loaders; default: ``batch_size``.
-        loader: further ``DataLoader`` settings, for example ``{"num_workers": 4}``.
+        loader: further ``DataLoader`` settings, for example ``{"num_workers": 4}``; with ``{"shuffle": False}`` epochs
+            are in the order of labelling.
 
     Raises:
         PoolError: a dataset without length, items no label can be attached to, mismatched lengths, label costs that
-            are no prices, or an empty batch.
+            are no prices, an empty batch, or loader settings that a pool cannot keep.
     """
 
     def __init__(
@@ -76,8 +79,11 @@ class PoolDataModule(L.LightningDataModule):
         super().__init__()
         if task not in TASKS:
             raise PoolError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
+        for name, other in (("val", val), ("test", test), ("eval_view", eval_view)):
+            wrapped.check_dataset(other, name)
+        wrapped.check_settings(loader or {})
+        inner = data if isinstance(data, L.LightningDataModule) else None
         self.task = task
-        self.inner = data if isinstance(data, L.LightningDataModule) else None
         self.items = ItemFormat(target_key, attach)
         self.features = features
         self.label_costs = None if label_costs is None else checked_costs(label_costs)
@@ -88,7 +94,7 @@ class PoolDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size: int | None = None  # smaller than that, once memory had no room for it
-        self.loader = dict(loader or {})
+        self.loader = {name: value for name, value in (loader or {}).items() if name != "shuffle"}
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.train_sampler: Sampler[int] | None = None
@@ -99,8 +105,14 @@ class PoolDataModule(L.LightningDataModule):
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
         self._brought: dict[int, Any] | None = None
+        self._val_labels = 0
+        self._shuffle: bool | None = (loader or {}).get("shuffle")  # None: as the wrapped loader, else yes
+        self._order: torch.Tensor | None = None  # state of the wrapped loader's own generator
+        self._seen: dict[str, Any] = {}  # what the dataset was, before it was torn down
+        self.state = PoolState(0)
+        self.wrap(inner)
         self._offer_loaders()
-        if self.inner is None:
+        if inner is None:
             self._adopt(data)
 
     # ---- set-up ------------------------------------------------------------------------------------------------
@@ -122,18 +134,45 @@ class PoolDataModule(L.LightningDataModule):
             self.inner.prepare_data()
 
     def setup(self, stage: str = "fit") -> None:
-        """Run the wrapped DataModule's ``setup`` once: an unseeded split inside it must not change between rounds."""
-        if self._data is not None:
+        """Run the wrapped DataModule's ``setup`` once: an unseeded split inside it must not change between rounds.
+
+        After its ``teardown``, when a run is over, it runs again for what is asked for then.
+
+        Raises:
+            PoolError: what it brings cannot be a pool.
+            PoolChanged: it has made other records of the same data.
+        """
+        if self.inner is None:
             return
+        if self._data is None:
+            self._torn_down = False
+            self.set_up_inner("fit")
+            if wrapped.defines(self.inner, "test_dataloader"):
+                self.set_up_inner("test")
+            self._adopt(self._take_over().dataset)
+            if wrapped.defines(self.inner, "teardown"):
+                self._seen = self.take_fingerprint()
+        elif self._torn_down and stage not in self._stages:
+            self._set_up_again("fit" if stage == "predict" else stage)
+
+    def _set_up_again(self, stage: str) -> None:
+        self.set_up_inner(stage)
+        if stage == "fit":
+            self._torn_down = False
+            self._data = self._take_over().dataset
+            self.check_fingerprint(self._seen)
+
+    def _take_over(self) -> DataLoader:
         assert self.inner is not None
-        self.inner.trainer = self.trainer
-        self.inner.setup("fit")
-        if wrapped.defines(self.inner, "test_dataloader"):
-            self.inner.setup("test")
-        loader = wrapped.training_loader(self.inner)
-        self.batch_size = self.batch_size or loader.batch_size
+        own = type(self).train_dataloader is not PoolDataModule.train_dataloader
+        loader = wrapped.training_loader(self.inner, any_sampler=own)
+        self.batch_size = self.batch_size or wrapped.batch_size(loader)
         self.loader = {**wrapped.loader_options(loader), **self.loader}
-        self._adopt(loader.dataset)
+        if self._shuffle is None:
+            self._shuffle = wrapped.shuffles(loader)
+        if loader.generator is not None:
+            self._order = loader.generator.get_state()
+        return loader
 
     def _adopt(self, data: Any) -> None:
         size = wrapped.size_of(data)
@@ -144,10 +183,12 @@ class PoolDataModule(L.LightningDataModule):
         shape = getattr(self.features, "shape", None)
         if shape is not None and (len(shape) != 2 or shape[0] != size):
             raise PoolError(f"features have shape {tuple(shape)}; expected ({size}, d), one row per record.")
-        self.items.check(data[0])
+        self.items.check(wrapped.first_of(data))
         self.batch_size = self.batch_size or 32
+        self._val_labels = (
+            wrapped.size_of(self._val, "val") if self._val is not None else wrapped.validation_records(self.inner)
+        )
         self._data = data
-        self._val_labels = len(self._val) if self._val is not None else wrapped.validation_records(self.inner)  # type: ignore[arg-type]
         self.state = PoolState(size)
 
     # ---- what is in it -----------------------------------------------------------------------------------------
@@ -330,7 +371,8 @@ class PoolDataModule(L.LightningDataModule):
         """The rounds of a hand-written loop, see :func:`al_lightning.pool.loop.rounds`."""
         from al_lightning.pool.loop import rounds
 
-        return rounds(self, sizes=sizes, budget=budget, candidates=candidates, oracle=oracle, seed=seed)
+        with self.in_use():
+            yield from rounds(self, sizes=sizes, budget=budget, candidates=candidates, oracle=oracle, seed=seed)
 
     def request_stop(self, reason: Reason) -> None:
         """Ask the loop to end after this round; callbacks such as RoundPlateau do."""
@@ -348,6 +390,14 @@ class PoolDataModule(L.LightningDataModule):
         options = {k: v for k, v in self.loader.items() if k != "drop_last"} | more
         return DataLoader(dataset, batch_size=self.eval_batch_size or self.batch_size, shuffle=False, **options)
 
+    def _training_loader(self, dataset: Any, sampler: Sampler[int] | None = None, **more: Any) -> DataLoader:
+        options = {**self.loader, **more}
+        if self._order is not None and "generator" not in options:
+            options["generator"] = torch.Generator()  # the same in every fit: a run that is resumed shuffles alike
+            options["generator"].set_state(self._order)
+        shuffle = sampler is None and self._shuffle is not False
+        return DataLoader(dataset, batch_size=self.batch_size, shuffle=shuffle, sampler=sampler, **options)
+
     def _held_out(self, name: str, own: Any) -> Any:
         if name == "val_dataloader" and self.val_split is not None:
             return self._eval_loader(Subset(self.val_data, self.val_split[1]))
@@ -356,16 +406,19 @@ class PoolDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """The labelled part, or what the plan of this fit makes of it, shuffled.
 
+        While modules are built, before the first label, it is the loader of all records, as without a pool: modules ask
+        for its length in ``setup`` and are asked again before every fit.
+
         Raises:
             PoolError: nothing is labelled, or ``drop_last`` leaves no batch.
         """
         labels = self._ready().labels
         if self.val_split is not None:
-            part = Subset(self.val_data, self.val_split[0])
-            options = {k: v for k, v in self.loader.items() if k != "drop_last"}
-            return DataLoader(part, batch_size=self.batch_size, shuffle=True, **options)
+            return self._training_loader(Subset(self.val_data, self.val_split[0]), drop_last=False)
         ids = list(labels) if self.train_ids is None else self.train_ids.tolist()
         if not ids:
+            if self.trainer is not None and self.trainer.state.fn is None:
+                return self._training_loader(self._data)
             raise PoolError(
                 "no record is labelled yet. Label a first set: pool.label(pool.draw(200, seed=0), oracle); "
                 "ActiveLearner and pool.rounds(oracle=...) do it for you."
@@ -378,9 +431,7 @@ class PoolDataModule(L.LightningDataModule):
         bought = list(labels.values()) if self.train_ids is None else [labels[i] for i in ids]
         view = LabelledView(self.stand_in or self._data, ids, bought, self.items)
         dataset, collate = for_training(view, self.loader.get("collate_fn"))
-        options = {**self.loader, "collate_fn": collate}
-        sampler = self.train_sampler
-        return DataLoader(dataset, batch_size=self.batch_size, shuffle=sampler is None, sampler=sampler, **options)
+        return self._training_loader(dataset, self.train_sampler, collate_fn=collate)
 
     def predict_dataloader(self) -> DataLoader:
         """This round's candidates (all unlabelled records where none were chosen), in ascending order of id."""
