@@ -57,7 +57,7 @@ class Delegate(L.LightningDataModule):
         else:
             setattr(inner, name, value)
 
-    @property  # type: ignore[override]
+    @property
     def trainer(self) -> L.Trainer | None:
         """The Trainer that this DataModule is attached to; the wrapped one is, too."""
         return self._trainer

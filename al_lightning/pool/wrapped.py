@@ -138,7 +138,8 @@ def _loaders(inner: L.LightningDataModule | None) -> list[Any]:
     """The user's validation loaders."""
     if inner is None or not defines(inner, "val_dataloader"):
         return []
-    return CombinedLoader(inner.val_dataloader()).flattened
+    found = CombinedLoader(inner.val_dataloader()).flattened
+    return [loader for loader in found if loader not in ([], {})]  # Lightning takes them for no loaders
 
 
 def validation_records(inner: L.LightningDataModule | None) -> int:

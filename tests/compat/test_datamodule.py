@@ -571,6 +571,7 @@ class Batches:
 
 
 @pytest.mark.filterwarnings("ignore:Your .IterableDataset. has .__len__. defined:UserWarning")
+@pytest.mark.filterwarnings("ignore:Total length of .list. across ranks is zero:UserWarning")
 @pytest.mark.parametrize(
     ("loaders", "records"),
     [
@@ -578,8 +579,9 @@ class Batches:
         (lambda data: {"near": DataLoader(data.val, 8), "far": DataLoader(data.held_out, 8)}, 9 + 12),
         (lambda data: DataLoader(data.train, 8, sampler=SubsetRandomSampler(range(5))), 5),
         (lambda data: DataLoader(CountedStream(), 8), 60),
+        (lambda data: [], 0),
     ],
-    ids=["two", "named", "sampled", "stream"],
+    ids=["two", "named", "sampled", "stream", "none"],
 )
 def test_labels_of_all_validation_loaders_are_on_the_bill(tmp_path: Path, loaders: Any, records: int) -> None:
     class Validates(Data):
