@@ -50,6 +50,22 @@ def check_trainer(trainer: L.Trainer) -> None:
         )
 
 
+def resumes(trainer: L.Trainer) -> bool:
+    """Whether the fit that is about to start goes on from a checkpoint; known from ``on_fit_start`` on."""
+    return bool(trainer._checkpoint_connector._loaded_checkpoint)
+
+
+def check_untrained(trainer: L.Trainer) -> None:
+    """Raise UnsupportedTrainer where the fit that is about to start would count on from an earlier one."""
+    epochs = trainer.fit_loop.epoch_progress.current.completed
+    if not resumes(trainer) and (epochs or trainer.global_step):
+        raise UnsupportedTrainer(
+            f"this Trainer has already run fit(), for {epochs} epochs and {trainer.global_step} steps. Another fit() "
+            "goes on counting from there: it trains 0 epochs once max_epochs are over. Give every fit a Trainer of its "
+            "own: a new one, or fresh_trainer(trainer).fit(...) with a Trainer that is never fitted itself."
+        )
+
+
 def _shared(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> list[Any]:
     """Objects a copy must hold in common with the original: cloning them forks state or costs a dataset."""
     shared: list[Any] = [*trainer.loggers, trainer.strategy.launcher, datamodule, *getattr(datamodule, "datasets", [])]

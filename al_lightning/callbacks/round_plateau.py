@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import lightning.pytorch as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from al_lightning.callbacks.base import RoundCallback
+from al_lightning.callbacks.base import Memory, RoundCallback, stalled
 from al_lightning.errors import UnknownMonitor
 from al_lightning.history import History, Reason
 
@@ -46,12 +46,32 @@ def labels_for(share: float, min_delta: float) -> float:
     return math.inf if min_delta == 0 else math.ceil(4 * share * (1 - share) / min_delta**2 - 1e-9)
 
 
+@dataclass
+class Values(Memory):
+    """The metric after every round of an experiment, oldest first."""
+
+    values: list[float] = field(default_factory=list)
+
+
 @dataclass(eq=False)
 class RoundPlateau(RoundCallback):
     """Stop the run when a metric, or the loss, has not improved for some rounds.
 
-    As a stopping rule it goes into ``ActiveLearner(stop=[...])`` or ``Trainer(callbacks=[...])``; in a hand-written
-    loop the callback asks the pool to stop (``pool.stop_reason``).
+    As a stopping rule it goes into ``ActiveLearner(stop=[...])`` or ``Trainer(callbacks=[...])``. In a hand-written
+    loop it leaves a ``reason``, and asks a pool to stop (``pool.stop_reason``); a loop over plain loaders, which nobody
+    else can end, looks at it. A fit that StallDetection aborted is no round.
+
+    Example:
+        >>> from torch.utils.data import DataLoader, Subset
+        >>> from al_lightning.cli.problems import Classifier, digits
+        >>> train, val, _ = digits(seed=0)
+        >>> model, plateau = Classifier(in_features=64, classes=10), RoundPlateau("val_acc", mode="max", patience=1)
+        >>> off = ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"]
+        >>> for labels in (50, 100, 200, 400):
+        ...     trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=[plateau], **dict.fromkeys(off, False))
+        ...     trainer.fit(model, DataLoader(Subset(train, range(labels)), 16), DataLoader(val, 120))
+        ...     if plateau.reason:
+        ...         break
 
     Args:
         monitor: name the module logs, for example ``"val_acc"``.
@@ -70,7 +90,7 @@ class RoundPlateau(RoundCallback):
     min_delta: float = 0.0
     patience: int = 2
 
-    _values: list[float] = field(default_factory=list, init=False, repr=False)
+    memory_type: ClassVar[type[Memory]] = Values
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "RoundPlateau")
@@ -116,14 +136,18 @@ class RoundPlateau(RoundCallback):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """In a hand-written loop: look at this round's metric, and ask the pool to stop."""
-        if self.new_loop(trainer):
-            self._values = []
+        """In a hand-written loop: look at this round's metric, leave a reason, and ask the pool to stop."""
+        if stalled(trainer):
+            return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.monitor not in metrics:
             raise UnknownMonitor(self.monitor, metrics, "RoundPlateau")
-        self._values.append(metrics[self.monitor])
-        pool: Any = trainer.datamodule  # type: ignore[attr-defined]
-        reason = self._decide(self._values, getattr(pool, "val_labels", 0))
-        if reason is not None and hasattr(pool, "request_stop"):
+        values, pool = self._memory.values, trainer.datamodule  # type: ignore[attr-defined]
+        values.append(trainer.strategy.broadcast(metrics[self.monitor]))  # so that all ranks decide alike
+        self.reason = None
+        reason = self._decide(values, getattr(pool, "val_labels", 0))
+        if reason is None:
+            return
+        self._decided(reason)
+        if hasattr(pool, "request_stop"):
             pool.request_stop(reason)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as L
 import numpy as np
 
-from al_lightning.callbacks.base import RoundCallback
+from al_lightning.callbacks.base import Memory, RoundCallback
 from al_lightning.callbacks.round_plateau import Direction, check_mode
 from al_lightning.errors import ActiveLearningError, UnknownMonitor
 from al_lightning.history import History, Reason
@@ -84,14 +84,23 @@ def chance_level(labels: Sequence[Any], mode: Direction) -> float:
     return float(share.max()) if mode == "max" else float(max(0.0, -(share * np.log(share)).sum()))
 
 
+@dataclass
+class Reached(Memory):
+    """The best value that the fits of an experiment have ended with, and how the last one stood."""
+
+    reached: float | None = None
+    fit: dict[str, Any] | None = None
+
+
 @dataclass(eq=False)
 class StallDetection(RoundCallback):
     """Find false starts: within a fit, epoch by epoch, and across rounds.
 
-    A stalled fit is aborted at once. Only the loop restarts it: ``ActiveLearner`` draws new weights, and where the
-    cause asks for it lowers the learning rate or buys a fresh diverse selection on top of the labels already paid, at
-    most ``max_restarts`` times in a run; then the run stops with the reason ``gave_up``. All aborted work stays on the
-    bill.
+    A stalled fit is aborted at once and leaves a ``reason``. Only the loop restarts it: ``ActiveLearner`` draws new
+    weights, and where the cause asks for it lowers the learning rate or buys a fresh diverse selection on top of the
+    labels already paid, at most ``max_restarts`` times in a run; then the run stops with the reason ``gave_up``. All
+    aborted work stays on the bill. A hand-written loop looks at the ``reason`` after every fit, and does not score with
+    a model that stalled.
 
     Across rounds, with ``accuracy=``, a run is held against a *control*: once, after its first fit, new weights are
     trained on validation records drawn at random, which are paid for already, and judged on the others. A run that
@@ -103,7 +112,8 @@ class StallDetection(RoundCallback):
         mode: ``"min"`` for losses, ``"max"`` for metrics.
         reference: level every healthy run leaves behind, for example ``log(n_classes)`` for cross-entropy. ``"chance"``
             reads it off the classes of the records trained on: their entropy for ``"min"``, the share of the commonest
-            for ``"max"``. None: the first epoch's value (across rounds, the first round's).
+            for ``"max"``. None: the first epoch's value (across rounds, the first round's); give one where fits start
+            from warm weights, which may have no way left to go from there.
         min_delta: distance from the reference that progress must exceed.
         patience: epochs a fit is given, a number (int) or a share of the fit's epochs (float).
         rounds: rounds a run is given to leave the reference; None watches fits only.
@@ -129,7 +139,8 @@ class StallDetection(RoundCallback):
     remedy: Remedy | Literal["by_cause"] = "by_cause"
     max_restarts: int = 3
 
-    reason: Reason | None = field(default=None, init=False, repr=False)
+    memory_type: ClassVar[type[Memory]] = Reached
+
     reached: float | None = field(default=None, init=False, repr=False)
     _told: bool = field(default=False, init=False, repr=False)
     _values: list[float] = field(default_factory=list, init=False, repr=False)
@@ -247,14 +258,30 @@ class StallDetection(RoundCallback):
         sentence = f"the labelled records are of one class but for {left:.4g} of {self.monitor}: nothing to tell apart"
         return Reason("stall", sentence, numbers)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the last fit, and in a new loop the rounds before."""
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Forget the last fit, and of another experiment the fits before."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
         self.reason, self._values = None, []
         self._validated, self._from_validation = False, None
-        if self.new_loop(trainer) and not self._told:
-            self.reached = None
-        self._told = False
+        if self._told:
+            self._memory.reached = self.reached
+        self.reached, self._told = self._memory.reached, False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look up what a healthy fit leaves behind."""
+        super().on_fit_start(trainer, pl_module)
         self._start = self._begin(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best of the fits before, and how this one stands."""
+        return super().state_dict() and {"reached": self.reached, "fit": self.fit_state()}
+
+    def _resumed(self, trainer: L.Trainer) -> None:
+        self.reached = self._memory.reached
+        if self._memory.fit is not None:
+            self.load_fit_state(self._memory.fit)
 
     def fit_state(self) -> dict[str, Any]:
         """The values of the fit so far."""
@@ -278,7 +305,7 @@ class StallDetection(RoundCallback):
             raise UnknownMonitor(self.monitor, trainer.callback_metrics, "StallDetection")
         if self.reason is None and self._values and math.isfinite(self._values[-1]):
             known = [self._values[-1], *([] if self.reached is None else [self.reached])]
-            self.reached = (max if self.mode == "max" else min)(known)
+            self.reached = self._memory.reached = (max if self.mode == "max" else min)(known)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the epoch, and abort the fit if it has stalled. All ranks abort together."""
@@ -291,5 +318,5 @@ class StallDetection(RoundCallback):
         self._values.append(float(metrics[self.monitor]))
         reason = self._one_class() or self._reason(self._values, self._start, self._patience(trainer), "epochs")
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
-            self.reason = reason or Reason("stall", f"{self.monitor} stalled on another rank", {})
+            self._decided(reason or Reason("stall", f"{self.monitor} stalled on another rank", {}))
             abort_fit(trainer)

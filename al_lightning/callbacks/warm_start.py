@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as L
+import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from al_lightning.callbacks.base import RoundCallback
+from al_lightning.callbacks.base import Memory, RoundCallback, stalled
+from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Length, Served, Start, Weights, frozen, records_of, snapshot
+from al_lightning.fit_plan import FitPlan, Length, Served, Start, Weights, frozen, load, records_of, snapshot
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.fit_start import apply_start
-from al_lightning.history import History
+from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.rounds import set_epochs
+from al_lightning.pool.fingerprint import digest
+from al_lightning.rounds import resumes, set_epochs
 from al_lightning.seeds import number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume", "fire", "dash"]
@@ -30,6 +33,14 @@ _START: dict[str, Start] = {
     "fire": "fire",
     "dash": "dash",
 }
+_SAID = {
+    "initial": "the initial weights",
+    "previous": "the weights it has",
+    "shrink_perturb": "the weights it has, shrunk and perturbed",
+    "fire": "the weights it has, brought to the nearest isometries",
+    "dash": "the weights it has, shrunk where the gradient leads away from them",
+    "checkpoint": "the checkpoint's weights",
+}
 
 
 def few_new(history: History, max_new: float | None) -> bool:
@@ -42,9 +53,35 @@ def is_stable(history: History, gate: float | None) -> bool:
     return gate is None or any(r.agreement is not None and r.agreement >= gate for r in history.rounds)
 
 
+@dataclass
+class Weighed(Memory):
+    """What WarmStart remembers of a module's fits.
+
+    Args:
+        initial: weights before the first of them.
+        moments: what the last one left of its optimisers.
+        fits: how many, those left out that StallDetection aborted.
+        labelled: records of the pool that had a label in the last one.
+        start: weights this fit begins with, kept while StallDetection may abort it.
+        aborted: fingerprint of the weights an aborted fit has left.
+    """
+
+    initial: Weights = field(default_factory=dict)
+    moments: Moments | None = None
+    fits: int = 0
+    labelled: int = 0
+    start: Weights = field(default_factory=dict)
+    aborted: str | None = None
+
+
 @dataclass(eq=False)
 class WarmStart(RoundCallback):
     """A fit policy: reuse weights between rounds, or not.
+
+    ``ActiveLearner(fit=WarmStart(...))`` carries out its plans. In a hand-written loop (examples/plain_loop.py) the
+    callback does, on every Trainer that has it; the first fit of a module takes the weights as they are, and ``reason``
+    says what was done. A fit that StallDetection aborted is not counted: the next one begins as it did, or from weights
+    that the loop has drawn anew. Checkpoints hold what it remembers, with the initial weights if the mode needs them.
 
     Args:
         mode: ``reset`` to the initial weights (pretrained ones included) and train on everything labelled; ``keep``
@@ -110,11 +147,10 @@ class WarmStart(RoundCallback):
     final_average: float | None = None
     rho: float | None = None
 
-    _initial: Weights = field(default_factory=dict, init=False, repr=False)
+    memory_type: ClassVar[type[Memory]] = Weighed
+    of_weights: ClassVar[bool] = True
+
     _shaping: list[Callback] = field(default_factory=list, init=False, repr=False)
-    _moments: Moments | None = field(default=None, init=False, repr=False)
-    _fits: int = field(default=0, init=False, repr=False)
-    _labelled: int = field(default=0, init=False, repr=False)
     _frozen: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -199,8 +235,20 @@ class WarmStart(RoundCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Plan this round, set its epochs, hand the pool the ids to replay."""
+        if stage == "fit":
+            self._check(trainer)
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        memory = self._memory
+        if memory.aborted is not None and memory.aborted != digest(pl_module.state_dict()):  # drawn anew since
+            vars(memory).update(vars(Weighed()))
+        self._own_epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        # Here and not later: schedulers ask for the number of batches before on_fit_start.
+        self._prepare(trainer)
+
+    def _check(self, trainer: L.Trainer) -> None:
+        """Raise what a hand-written loop cannot do, before its first fit."""
         if self.gate is not None:
             raise ActiveLearningError(
                 f"WarmStart(gate={self.gate}) needs agreement on a stop set, which a hand-written loop does not "
@@ -211,51 +259,101 @@ class WarmStart(RoundCallback):
                 "WarmStart(cached=True) keeps activations in a run folder, which a hand-written loop does not have: "
                 "use ActiveLearner(fit=WarmStart(...)), or cached=False."
             )
-        if self.new_loop(trainer):
-            self._initial, self._fits, self._labelled, self._moments = {}, 0, 0, None
-        pool: Any = trainer.datamodule  # type: ignore[attr-defined]
-        labelled = pool.labelled if isinstance(pool, PoolDataModule) else ()
+        of_a_pool = isinstance(trainer.datamodule, PoolDataModule)  # type: ignore[attr-defined]
+        if not of_a_pool and (self.mode in ("resume", "dash") or self.max_new is not None):
+            what = f"max_new={self.max_new}" if self.mode not in ("resume", "dash") else repr(self.mode)
+            raise ActiveLearningError(
+                f"WarmStart({what}) has to know which labels are new, and loaders do not say: fit(model, "
+                "datamodule=PoolDataModule(...)), or another mode without max_new=."
+            )
+
+    def _prepare(self, trainer: L.Trainer) -> None:
+        """Plan the fit, and put on the Trainer and the pool what the plan asks for."""
+        memory, pool = self._memory, trainer.datamodule  # type: ignore[attr-defined]
+        labelled = pool.labelled if isinstance(pool, PoolDataModule) else np.zeros(0, np.int64)
+        new = len(labelled) - memory.labelled
         self._plan = self.plan(self._own_history(len(labelled)))
-        new = len(labelled) - self._labelled
-        own = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        length = Length.of(self._plan, recipe=own, labelled=len(labelled), new=new)
-        if length.epochs is not None:
-            set_epochs(trainer, length.epochs)
-        # Here and not later: schedulers ask for the number of batches before on_fit_start.
-        if not isinstance(pool, PoolDataModule):
-            if self._plan.replay is not None or self._plan.start == "dash" or self.max_new is not None:
-                raise ActiveLearningError(f"WarmStart({self.mode!r}) needs fit(model, datamodule=PoolDataModule(...)).")
-            served = Served()
-        else:
-            batch = pool.batch_size or 1
+        for epochs in (self.first_epochs, self.epochs, self._plan.epochs):  # those of later fits are refused now, too
+            plan = replace(self._plan, epochs=epochs)
+            length = Length.of(plan, recipe=self._own_epochs, labelled=len(labelled), new=new)
+        epochs = self._own_epochs if length.epochs is None else length.epochs
+        if epochs is not None:
+            set_epochs(trainer, epochs)
+        served = Served()
+        if isinstance(pool, PoolDataModule):
             served = records_of(
-                self._plan, length, labelled=pool.labelled, new=new, batch=batch, seed=0, round=self._fits
+                self._plan, length, labelled=labelled, new=new, batch=pool.batch_size or 1, seed=0, round=memory.fits
             )
             pool.train_ids, pool.train_sampler = served
-        self._shaping = shaping(self._plan, served, new=new, moments=self._moments)
+        others = [c for c in trainer.callbacks if c not in self._shaping]  # type: ignore[attr-defined]
+        self._shaping = shaping(self._plan, served, new=new, moments=memory.moments)
         # On this round's copy of the Trainer only, and a new list: Lightning is running through the old one.
-        trainer.callbacks = [*self._shaping, *trainer.callbacks]  # type: ignore[attr-defined]
+        trainer.callbacks = [*self._shaping, *others]  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many fits there were and, where a later one goes back to them, the initial weights."""
+        found = super().state_dict()
+        again = self.mode in ("reset", "shrink_perturb") or self.max_new is not None
+        left_out = {"start", "aborted", *(() if again else ("initial",))}
+        return {name: value for name, value in found.items() if name not in left_out}
+
+    def _resumed(self, trainer: L.Trainer) -> None:
+        self._prepare(trainer)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the module its start weights and freeze what is frozen."""
-        if not self._initial:
-            self._initial = snapshot(pl_module)
-        else:
-            apply_start(pl_module, self._plan, initial=self._initial, seed=number(0, self._fits, "start"))
+        """Give the module its start weights and freeze what is frozen.
+
+        Raises:
+            ActiveLearningError: a fit that resumes from a checkpoint, where what shapes it has begun before that.
+        """
+        super().on_fit_start(trainer, pl_module)
+        memory, resumed = self._memory, resumes(trainer)
+        if resumed and self._shaping:
+            raise ActiveLearningError(
+                f"WarmStart({self.mode!r}) with stable=, distill= or 'dash' shapes a fit from its first step on, and "
+                "fit(ckpt_path=...) begins in the middle: ActiveLearner goes on with such a fit; by hand, begin it "
+                "anew without ckpt_path=."
+            )
+        if not memory.fits and not memory.initial:
+            memory.initial = snapshot(pl_module)
+        elif memory.aborted is not None and not resumed:
+            load(pl_module, memory.start)
+        elif not resumed:
+            apply_start(pl_module, self._plan, initial=memory.initial, seed=number(0, memory.fits, "start"))
+        if any(isinstance(callback, StallDetection) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            memory.start = snapshot(pl_module)
         self._frozen.enter_context(frozen(pl_module, self._plan.freeze))
+        self._decided(self._started(trainer, "checkpoint" if resumed else self._plan.start))
+
+    def _started(self, trainer: L.Trainer, start: str) -> Reason:
+        memory = self._memory
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        sentence = (
+            f"fit {memory.fits + 1} of this model starts from {_SAID[start]}, for "
+            f"{'as long as the Trainer says' if epochs is None else f'{epochs} epoch' + 's' * (epochs > 1)}"
+        )
+        return Reason("start", sentence, {"start": start, "mode": self.mode, "fit": memory.fits + 1, "epochs": epochs})
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the fit, unless it was aborted; one that looks for a learning rate does not come here."""
+        memory, pool = self._memory, trainer.datamodule  # type: ignore[attr-defined]
+        if stalled(trainer):
+            memory.aborted = digest(pl_module.state_dict())
+            return
+        memory.start, memory.aborted, memory.fits = {}, None, memory.fits + 1
+        memory.moments = next((part.kept for part in self._shaping if isinstance(part, KeepMoments)), None)
+        if isinstance(pool, PoolDataModule):
+            memory.labelled = len(pool.labelled)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Count the fit and undo what was only for it."""
+        """Undo what was only for the fit."""
+        super().teardown(trainer, pl_module, stage)
         if stage == "fit":
             self._undo(trainer)
-            self._moments = next((part.kept for part in self._shaping if isinstance(part, KeepMoments)), None)
-            pool: Any = trainer.datamodule  # type: ignore[attr-defined]
-            if isinstance(pool, PoolDataModule):
-                self._labelled = len(pool.labelled)
-            self._fits += 1
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Undo what was only for this fit; Lightning does not tear down after an exception."""
+        super().on_exception(trainer, pl_module, exception)
         self._undo(trainer)
 
     def _undo(self, trainer: L.Trainer) -> None:
@@ -266,7 +364,6 @@ class WarmStart(RoundCallback):
             pool.train_ids = pool.train_sampler = None
 
     def _own_history(self, labelled: int) -> History:
-        from al_lightning.history import RoundRecord
-
-        past = tuple(RoundRecord(round=i + 1, labelled=self._labelled, queried=0) for i in range(self._fits))
+        memory = self._memory
+        past = tuple(RoundRecord(round=i + 1, labelled=memory.labelled, queried=0) for i in range(memory.fits))
         return History(rounds=past, pool_size=0, unlabelled=0, labelled=labelled)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from al_lightning.candidates.base import CandidateSelector
     from al_lightning.cost.budget import Budget
     from al_lightning.history import Reason
-    from al_lightning.pool.loop import Round
+    from al_lightning.pool.loop import Loop, Round
     from al_lightning.round_size import RoundSize
 
 
@@ -101,7 +101,7 @@ class PoolDataModule(Delegate):
         self.stand_in: Dataset[Any] | None = None  # the records as they are served instead, while that is so
         self.val_split: tuple[Sequence[int], Sequence[int]] | None = None  # positions to train on, and to validate on
         self.stop_reason: Reason | None = None
-        self.loop = object()  # a new one per pool.rounds(): callbacks forget the last loop
+        self.loop: Loop | None = None  # a new one per pool.rounds(): callbacks remember each by itself
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
         self._brought: dict[int, Any] | None = None

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from al_lightning.round_size import RoundSize
 
 
+class Loop:
+    """Which ``pool.rounds(...)`` a fit is of: callbacks remember each by itself."""
+
+
 class Round:
     """One turn of a hand-written loop: fit, score, label.
 
@@ -66,7 +70,7 @@ def rounds(
         oracle: who answers the first query; default: the dataset's own labels.
         seed: of the first draw and of every round's generator.
     """
-    pool.stop_reason, pool.loop = None, object()
+    pool.stop_reason, pool.loop = None, Loop()
     number = 0
     state: State = {}
 
