@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 
 from al_lightning.cost.ledger import Entry
 from al_lightning.durable import make_folder, writing
-from al_lightning.errors import ActiveLearningError, PoolError, RunLocked
+from al_lightning.errors import ActiveLearningError, RunLocked
 from al_lightning.history import Reason, RoundRecord
+from al_lightning.pool.label_codec import decode, encode
 from al_lightning.pool.oracle import SKIP
 from al_lightning.pool.votes import Statement
 
@@ -156,14 +157,6 @@ _NEW = 1 << 39
 def first_new_place(fits: int) -> int:
     """Return the place from which on labels are that have come in since so many fits of rounds."""
     return (2 * fits + 1) * _NEW
-
-
-def _dumps(value: Any, what: str) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError as error:
-        raise PoolError(f"{what} is {value!r}, which is not JSON: {error}. Labels are numbers, strings, lists or "
-                        "dicts of them; keep masks in files and give their paths.") from error  # fmt: skip
 
 
 class Store:
@@ -313,7 +306,7 @@ def _load(db: sqlite3.Connection, folder: Path) -> Saved:
         saved.queries[round - 1].append(id)
         saved.asked[id] = len(saved.asked)
     for seq, id, value, skipped in db.execute("SELECT seq, id, value, skipped FROM label ORDER BY seq"):
-        saved.answers[id] = SKIP if skipped else json.loads(value)
+        saved.answers[id] = SKIP if skipped else decode(value)
         saved.places[id] = seq
     for final, record in db.execute("SELECT final, record FROM round ORDER BY round, final"):
         loaded = RoundRecord(**json.loads(record))
@@ -362,11 +355,11 @@ _REFUSED = "skip"  # a JSON text of that meaning would have quotes
 
 
 def _to_text(value: Any, what: str) -> str:
-    return _REFUSED if value is SKIP else _dumps(value, what)
+    return _REFUSED if value is SKIP else encode(value, what)
 
 
 def _from_text(text: str | None) -> Any:
-    return SKIP if text == _REFUSED else None if text is None else json.loads(text)
+    return SKIP if text == _REFUSED else None if text is None else decode(text)
 
 
 def _unreadable(folder: Path, why: str) -> ActiveLearningError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
@@ -84,7 +84,7 @@ class PoolDataModule(Delegate):
         wrapped.check_settings(loader or {})
         inner = data if isinstance(data, L.LightningDataModule) else None
         self.task = task
-        self.items = ItemFormat(target_key, attach)
+        self.items = ItemFormat(target_key, attach, task)
         self.features = features
         self.label_costs = None if label_costs is None else checked_costs(label_costs)
         self.keys = keys
@@ -183,7 +183,10 @@ class PoolDataModule(Delegate):
         shape = getattr(self.features, "shape", None)
         if shape is not None and (len(shape) != 2 or shape[0] != size):
             raise PoolError(f"features have shape {tuple(shape)}; expected ({size}, d), one row per record.")
-        self.items.check(wrapped.first_of(data))
+        first = wrapped.first_of(data)
+        self.items.check(first)
+        ordinary = self.loader.get("collate_fn") in (None, default_collate)
+        self.items = self.items.seen_in(data, first, stacked=ordinary)
         self.batch_size = self.batch_size or 32
         self._val_labels = (
             wrapped.size_of(self._val, "val") if self._val is not None else wrapped.validation_records(self.inner)
@@ -347,17 +350,22 @@ class PoolDataModule(Delegate):
         state.query(ids)
         try:
             if isinstance(oracle, Mapping):
-                answers = plain(oracle)
+                answers = self.plain(oracle)
             else:
                 oracle.ask(self.request(ids, len(self.labelled)))
                 awaited = set(state.waiting.tolist())  # an oracle may tell all it knows
-                answers = {i: answer for i, answer in plain(oracle.collect()).items() if i in awaited}
+                answers = {i: answer for i, answer in self.plain(oracle.collect()).items() if i in awaited}
             check_labels(answers, self.task)
             state.answer(answers)
         except BaseException:
             state.release(ids)
             raise
         return len(state.labels) - before
+
+    def plain(self, answers: Mapping[int, Any]) -> dict[int, Any]:
+        """Answers as they are stored, see :func:`~al_lightning.pool.oracle.plain`."""
+        exact = self.items.blank or self.items.attach is not None
+        return plain(answers, self.task, exact=exact)
 
     def rounds(
         self,
@@ -440,4 +448,10 @@ class PoolDataModule(Delegate):
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
         """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
-        return loader_for_scoring(self.stand_in or self.eval_data, ids, self.records_at_once, self.loader)
+        data = self.stand_in or self.eval_data
+        return loader_for_scoring(data, ids, self.records_at_once, self.loader, self.items, self.known_label)
+
+    @property
+    def known_label(self) -> Any:
+        """A label that was bought, for the place of a target that nobody knows; None where there is none yet."""
+        return next(iter(self._ready().labels.values()), None)

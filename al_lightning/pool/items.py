@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from al_lightning.errors import PoolError
+from al_lightning.pool.label_codec import shortened
+from al_lightning.pool.targets import all_marks, as_first, as_like, is_array, is_blank, is_missing, is_number
 
 Attach = Callable[[Any, Any], Any]
-
-
-def _as_like(label: Any, like: Any) -> Any:
-    """The label in the type the dataset uses for its own targets, so that collation sees no difference."""
-    if isinstance(like, Tensor | np.ndarray | np.generic) and _is_cut(label, like.dtype):
-        raise PoolError(
-            f"the label {label!r} does not fit the dataset's own targets, which are {like.dtype}. Make the targets "
-            "floating point, or pass PoolDataModule(attach=...)."
-        )
-    if isinstance(like, Tensor):
-        return torch.as_tensor(label, dtype=like.dtype)
-    if isinstance(like, np.ndarray | np.generic):
-        return np.asarray(label, dtype=like.dtype)[()]
-    return label
-
-
-def _is_cut(label: Any, dtype: Any) -> bool:
-    """Whether a number, or one in a list, would lose its fraction in this dtype of torch or NumPy."""
-    floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)
-    if floating:
-        return False
-    if isinstance(label, list):
-        return any(type(part) is not int and _is_cut(part, dtype) for part in label)
-    return isinstance(label, float) and label != int(label)
+_NEUTRAL = {"multiclass": 0, "binary": 0, "regression": 0.0}
+"""Labels for collate functions while nothing has been bought yet."""
+_ANOTHER = "Pass another oracle, for example FunctionOracle(lambda id: ...)."
 
 
 @dataclass(frozen=True)
@@ -46,10 +28,18 @@ class ItemFormat:
     Args:
         target_key: key of the target in a dict item; None for tuples, whose last element it is.
         attach: the user's own ``attach(item, label) -> item``; then nothing is assumed about the item.
+        task: of the pool; it says what numbers are no targets.
+        like: a real target of the dataset, whose types labels take where a record has a placeholder.
+        blank: whether placeholders are all that the dataset holds.
+        stacked: whether PyTorch's own ``default_collate`` makes the batches.
     """
 
     target_key: str | None = None
     attach: Attach | None = None
+    task: str = ""
+    like: Any = None
+    blank: bool = False
+    stacked: bool = True
 
     def check(self, item: Any) -> None:
         """Raise :class:`PoolError` if labels could not be attached to such an item."""
@@ -68,21 +58,22 @@ class ItemFormat:
             )
 
     def target(self, item: Any) -> Any:
-        """The label that the dataset itself holds, as plain JSON-able data.
+        """The label that the dataset itself holds: a number for one number, everything else as it is.
 
         Raises:
-            PoolError: the dataset holds none.
+            PoolError: the dataset holds none, or a placeholder.
         """
         if isinstance(item, Mapping) and self.target_key in item:
             value = item[self.target_key]
         elif self.attach is None and isinstance(item, tuple | list) and len(item) >= 2:
             value = item[-1]
         else:
+            raise PoolError(f"the dataset holds no labels to answer queries with. {_ANOTHER}")
+        if self.blank or is_missing(value):
             raise PoolError(
-                "the dataset holds no labels to answer queries with. Pass another oracle, for example "
-                "FunctionOracle(lambda id: ...)."
+                f"the dataset holds no label of this record, but {shortened(value)} in its place. {_ANOTHER}"
             )
-        return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+        return value.item() if is_array(value) and is_number(value) else value
 
     def without_target(self, item: Any) -> Any:
         """The item (or batch) without its target: what a model gets to see.
@@ -114,14 +105,78 @@ class ItemFormat:
             return None
         return item.get(self.target_key) if isinstance(item, Mapping) else item[-1]
 
+    def seen_in(self, data: Any, first: Any, *, stacked: bool) -> ItemFormat:
+        """The same format, having looked at the targets the dataset holds.
+
+        Args:
+            data: the dataset; up to 16 of its records are read if the first one has a placeholder.
+            first: its first item.
+            stacked: whether PyTorch's own ``default_collate`` makes the batches.
+        """
+        if self.attach is not None:
+            return replace(self, stacked=stacked)
+        target = self.place_of_target(first)
+        if not (is_blank(target, self.task) or all_marks([target])):
+            return replace(self, like=target, stacked=stacked)
+        ids = np.unique(np.linspace(0, len(data) - 1, 16).astype(int)).tolist()
+        with isolate_rng():
+            found = [self.place_of_target(data[i]) for i in ids]
+        real = [] if all_marks(found) else [t for t in found if not is_blank(t, self.task)]
+        return replace(self, like=real[0] if real else None, blank=not real, stacked=stacked)
+
     def attached(self, item: Any, label: Any) -> Any:
         """The item with this label, in the type of the target it replaces."""
         if self.attach is not None:
             return self.attach(item, label)
-        return self.replaced(item, _as_like(label, self.place_of_target(item)))
+        return self.replaced(item, self.fitted(label, self.place_of_target(item)))
+
+    def fitted(self, label: Any, own: Any) -> Any:
+        """A label in the types of the dataset's targets, which no placeholder is.
+
+        Args:
+            label: of a record.
+            own: what stands in its place.
+
+        Raises:
+            PoolError: it does not fit.
+        """
+        real = self._real(own)
+        if real is None:
+            return as_first(label, own, self.task, stacked=self.stacked)
+        return as_like(label, real)
+
+    def _real(self, own: Any) -> Any:
+        """A real target for a label to be like; None where there is none."""
+        if self.blank:
+            return None
+        differs = isinstance(own, Mapping | tuple | list) or (isinstance(own, Tensor) and type(own) is not Tensor)
+        if self.like is None or differs:
+            return self.like if is_blank(own, self.task) else own
+        return self.like  # arrays and numbers are alike in every record, and need no look
+
+    def shown(self, item: Any, known: Any) -> Any:
+        """The item as collate functions can take it: a label where it has a placeholder that may be in their way.
+
+        Args:
+            item: of a record to be inferred; no model sees its target.
+            known: a label that was bought for another record, or None.
+        """
+        if self.attach is not None:
+            return item
+        own = self.place_of_target(item)
+        if (self.stacked and is_array(own) and 0 not in own.shape) or not is_blank(own, self.task):
+            return item
+        stand_in = _NEUTRAL.get(self.task) if known is None else known
+        return item if stand_in is None else self.attached(item, stand_in)
 
     def replaced(self, item: Any, label: Any) -> Any:
         """The item (or batch) with ``label`` in the target's place."""
+        if type(item) is dict:
+            return {**item, self.target_key: label}
+        if isinstance(item, MutableMapping):
+            made = copy.copy(item)
+            made[self.target_key] = label
+            return made
         if isinstance(item, Mapping):
             return {**item, self.target_key: label}
         if hasattr(item, "_make"):  # a namedtuple

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
+from al_lightning.pool.label_codec import READABLE, shortened
+from al_lightning.pool.targets import is_array, is_number
 
 if TYPE_CHECKING:
     from al_lightning.history import Reason
@@ -131,28 +134,46 @@ class FunctionOracle:
         return {i: answer for i, answer in answers if answer is not None}
 
 
-def plain(answers: Mapping[int, Any] | Iterable[tuple[int, Any]]) -> dict[int, Any]:
-    """Answers as JSON-able data, tensors and arrays unpacked; SKIP stays SKIP."""
-    return {int(i): _plain(value) for i, value in dict(answers).items()}
+def plain(answers: Mapping[int, Any], task: str = "", *, exact: bool = False) -> dict[int, Any]:
+    """Answers as they are stored; SKIP stays SKIP.
+
+    Class numbers become numbers of Python, and so do short arrays and lists of numbers, which take on the dtype of the
+    dataset's own targets when they are trained on. Everything else stays what it is.
+
+    Args:
+        answers: id -> label or SKIP.
+        task: of the pool.
+        exact: whether arrays stay what they are, as where the dataset has no targets to take a dtype from.
+    """
+    classes = task in ("multiclass", "binary")
+    return {int(i): value if exact and not classes else _plain(value, classes) for i, value in dict(answers).items()}
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [part if type(part) in (int, float) else _plain(part) for part in value]
+def _plain(value: Any, classes: bool) -> Any:
+    if is_array(value):
+        few = classes or 0 < math.prod(value.shape) <= READABLE
+        return value.tolist() if few else value
+    if isinstance(value, list | tuple) and (classes or isinstance(value, list)) and all(map(is_number, value)):
+        return [part.item() if is_array(part) else part for part in value]
     return value
 
 
 def _trainable(label: Any) -> bool:
     """Whether nothing in a label is missing, NaN or infinite."""
+    if is_array(label):
+        return not _has_gaps(label)
     if isinstance(label, Mapping):
         return all(map(_trainable, label.values()))
-    if isinstance(label, list):
+    if isinstance(label, list | tuple):
         return all(type(part) is int or _trainable(part) for part in label)
     return label is not None and not (isinstance(label, float) and not math.isfinite(label))
+
+
+def _has_gaps(label: Any) -> bool:
+    """Whether an array holds NaN or infinity."""
+    if isinstance(label, Tensor):
+        return (label.is_floating_point() or label.is_complex()) and not bool(label.isfinite().all())
+    return label.dtype.kind in "fc" and not bool(np.isfinite(label).all())
 
 
 def check_labels(answers: Mapping[int, Any], task: str) -> None:
@@ -162,10 +183,9 @@ def check_labels(answers: Mapping[int, Any], task: str) -> None:
             continue
         if task not in ("multiclass", "binary"):
             if not _trainable(value):
-                shown = repr(value) if len(repr(value)) < 100 else f"{repr(value)[:100]}..."
                 raise PoolError(
-                    f"the label of id {i} is {shown}; task={task!r} takes finite numbers, and lists and dicts of them, "
-                    "or SKIP where there is no label."
+                    f"the label of id {i} is {shortened(value)}; task={task!r} takes finite numbers, lists and "
+                    "dicts of them, or SKIP where there is no label."
                 )
             continue
         # One-element lists are the (n, 1) targets of a binary loss; True and False are classes of their own there.

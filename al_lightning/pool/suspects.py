@@ -9,7 +9,8 @@ import numpy as np
 
 from al_lightning.errors import OutputMismatch, PoolError
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import SKIP, Oracle, check_labels, plain
+from al_lightning.pool.label_codec import same
+from al_lightning.pool.oracle import SKIP, Oracle, check_labels
 
 
 def suspects(labels: Sequence[int] | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -87,13 +88,13 @@ def ask_again(pool: PoolDataModule, ids: Sequence[int] | np.ndarray, oracle: Ora
     """
     asked = np.asarray(ids, dtype=np.int64)
     if isinstance(oracle, Mapping):
-        found = plain(oracle)
+        found = pool.plain(oracle)
     else:
         oracle.ask(pool.request(asked, len(pool.labelled)))
-        found = plain(oracle.collect())
+        found = pool.plain(oracle.collect())
     wanted = set(asked.tolist())
     answers = {i: answer for i, answer in found.items() if i in wanted}
     check_labels(answers, pool.task)
     before = dict(pool.state.labels)
     pool.state.correct(answers)
-    return sum(pool.state.labels.get(i) != before.get(i) for i in answers)
+    return sum(not same(pool.state.labels.get(i), before.get(i)) for i in answers)

@@ -55,9 +55,11 @@ class BatchLabels(LabelledView):
 
     def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
         super().__init__(data, ids, labels, items)
-        like = default_collate([items.place_of_target(self.example)])
-        given = np.asarray(self.labels)  # raises ValueError for labels of several shapes
+        like = default_collate([items.fitted(self.labels[0], items.place_of_target(self.example))])
+        given = _stacked(self.labels)
         self.stacked = torch.from_numpy(given).to(like.dtype).numpy()
+        if self.stacked.shape[1:] != like.shape[1:]:
+            raise ValueError("labels of another shape than targets have")
         if not like.dtype.is_floating_point and not np.array_equal(self.stacked, given):
             raise ValueError("labels with fractions in the place of whole numbers")
 
@@ -79,6 +81,13 @@ class BatchLabels(LabelledView):
         return [*default_collate([tuple(item[:-1]) for item in items]), labels]
 
 
+def _stacked(labels: Sequence[Any]) -> np.ndarray:
+    """``(n, ...)``; raises ValueError or RuntimeError for labels of several shapes."""
+    if isinstance(labels[0], Tensor | np.ndarray):
+        return torch.stack([torch.as_tensor(label) for label in labels]).numpy()
+    return np.asarray(labels)
+
+
 def for_training(view: LabelledView, collate: Callable[..., Any] | None) -> tuple[Dataset[Any], Any]:
     """The dataset and collate function to train with: a batch at a time where that is the same, else item by item.
 
@@ -88,11 +97,11 @@ def for_training(view: LabelledView, collate: Callable[..., Any] | None) -> tupl
     """
     ordinary = type(view.example) in (tuple, list, dict) and collate in (None, default_collate)
     if ordinary and view.items.attach is None:
-        target = view.items.place_of_target(view.example)
+        target = view.items.fitted(view.labels[0], view.items.place_of_target(view.example))
         if isinstance(target, int | float | np.number | np.ndarray | Tensor):
             try:
                 batched = BatchLabels(view.data, view.ids, view.labels, view.items)
-            except (TypeError, ValueError):  # item by item, the label at fault can be named
+            except (TypeError, ValueError, RuntimeError):  # item by item, the label at fault can be named
                 return view, collate
             return batched, batched.collate
     return view, collate
@@ -102,19 +111,27 @@ class IndexedView(Dataset[Any]):
     """The full dataset with every item's id beside it: scores can never land on the wrong record.
 
     It is indexed by id, so it goes with ``sampler=ids``.
+
+    Args:
+        data: the user's dataset (its eval view).
+        items: where the target sits; None serves items as they are.
+        known: a label that was bought, for the place of a target that nobody knows.
     """
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
+    def __init__(self, data: Any, items: ItemFormat | None = None, known: Any = None) -> None:
+        self.data, self.items, self.known = data, items, known
 
     def __len__(self) -> int:
         return len(self.data)
 
+    def _shown(self, item: Any) -> Any:
+        return item if self.items is None else self.items.shown(item, self.known)
+
     def __getitem__(self, id: int) -> tuple[int, Any]:
-        return id, self.data[id]
+        return id, self._shown(self.data[id])
 
     def __getitems__(self, ids: Sequence[int]) -> Any:
-        return ids, read(self.data, ids)
+        return ids, [self._shown(item) for item in read(self.data, ids)]
 
 
 class IndexedCollate:
@@ -142,7 +159,12 @@ class IndexedTensors(IndexedView):
 
 
 def loader_for_scoring(
-    data: Any, ids: Sequence[int] | np.ndarray, batch: int, options: Mapping[str, Any]
+    data: Any,
+    ids: Sequence[int] | np.ndarray,
+    batch: int,
+    options: Mapping[str, Any],
+    items: ItemFormat | None = None,
+    known: Any = None,
 ) -> DataLoader:
     """``(ids, batch)`` for exactly these ids, in this order.
 
@@ -151,22 +173,28 @@ def loader_for_scoring(
         ids: ``(n,)``.
         batch: records of a batch.
         options: further settings of the loader; what would leave records out or mix them is ignored.
+        items: where the target sits.
+        known: a label that was bought, for the place of a target that nobody knows.
     """
-    view, collate = for_scoring(data, options.get("collate_fn"))
+    view, collate = for_scoring(data, options.get("collate_fn"), items, known)
     kept = {name: value for name, value in options.items() if name not in ("collate_fn", "drop_last")}
     return DataLoader(
         view, batch_size=batch, shuffle=False, collate_fn=collate, sampler=np.asarray(ids).tolist(), **kept
     )
 
 
-def for_scoring(data: Any, collate: Callable[..., Any] | None) -> tuple[IndexedView, Callable[..., Any]]:
+def for_scoring(
+    data: Any, collate: Callable[..., Any] | None, items: ItemFormat | None = None, known: Any = None
+) -> tuple[IndexedView, Callable[..., Any]]:
     """The dataset and collate function to score with: a batch at a time where that is the same, else item by item.
 
     Args:
         data: the user's dataset (its eval view).
         collate: the user's collate function, or None for PyTorch's.
+        items: where the target sits; None serves items as they are.
+        known: a label that was bought, for the place of a target that nobody knows.
     """
     if type(data) is TensorDataset and collate in (None, default_collate):  # a subclass may serve other items
         tensors = IndexedTensors(data)
         return tensors, tensors.collate
-    return IndexedView(data), IndexedCollate(collate)
+    return IndexedView(data, items, known), IndexedCollate(collate)

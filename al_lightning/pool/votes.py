@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from al_lightning.pool import label_codec
 from al_lightning.pool.oracle import SKIP
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def same(a: Any, b: Any) -> bool:
     """Whether two labels are the same; SKIP is one only to itself."""
     if a is SKIP or b is SKIP:
         return a is b
-    return bool(a == b)
+    return label_codec.same(a, b)
 
 
 def current(log: Iterable[Statement]) -> dict[int, dict[int, dict[str, Statement]]]:
@@ -200,7 +200,7 @@ def _majority(values: Sequence[Any], task: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    return "skip" if value is SKIP else json.dumps(value)
+    return "skip" if value is SKIP else label_codec.encode(value)
 
 
 def agreement(log: Iterable[Statement], *, task: str) -> tuple[Agreement, ...]:

@@ -11,11 +11,15 @@ from typing import IO, Any
 
 from al_lightning.errors import MissingExtra
 from al_lightning.pool.label_cell import TASKS, Language
+from al_lightning.pool.label_codec import decode
 from al_lightning.pool.label_file import safe
 from al_lightning.store import reading
 
 COLUMNS = ("id", "key", "label", "round", "score", "when", "who", "source")
-"""Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty."""
+"""Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty.
+
+A label that is no number, text or list of them is its JSON text, which ``label_codec.decode`` reads.
+"""
 
 
 def labelled_rows(folder: Path) -> list[dict[str, Any]]:
@@ -40,11 +44,13 @@ def labelled_rows(folder: Path) -> list[dict[str, Any]]:
     language = Language(task=task, classes=rules.get("classes")) if rules and task in TASKS else None
     rows = []
     for id, value in labels:
-        label = json.loads(value)
+        label = decode(value)
         round, score = picked[id]
         at, who, source = said.get(id, ("", "", ""))
         if language is not None and language.names is not None:
             label = language.write(label)
+        elif not isinstance(label, int | float | str | list):
+            label = label.tolist() if task in TASKS and hasattr(label, "tolist") else value
         values = (id, keys.get(id, str(id)), label, round, score, at, who, source)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows

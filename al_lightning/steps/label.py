@@ -11,7 +11,7 @@ import numpy as np
 
 from al_lightning.errors import PoolError
 from al_lightning.history import Reason
-from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People, check_labels, plain
+from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People, check_labels
 from al_lightning.pool.votes import Decisions, Statement, decide, news, same
 from al_lightning.run import Run
 from al_lightning.store import Saved
@@ -72,7 +72,7 @@ def ask(run: Run, oracle: Oracle, query: LabelRequest) -> Intake:
             oracle.ask(query)
         if isinstance(oracle, People):
             return take_in(run.saved, oracle.said(query), query.task, oracle.annotators, oracle.adjudicator)
-        found = plain(oracle.collect()) if len(query.ids) else {}
+        found = run.pool.plain(oracle.collect()) if len(query.ids) else {}
         answers = {i: found[i] for i in query.ids.tolist() if i in found}
         return Intake(answers=answers, sources=dict.fromkeys(answers, ("", type(oracle).__name__)))
 
