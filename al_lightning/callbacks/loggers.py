@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
@@ -47,3 +50,30 @@ def log_round(
         reported = {f"al/{name}": value for name, value in (reports or {}).items()}
         logger.log_metrics(round_metrics(record) | reported, step=step)
         logger.save()
+
+
+@contextmanager
+def closing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close loggers that were made for one run when it ends, as failed where it raises.
+
+    The next run of the same process then gets a log of its own: W&B would otherwise go on in the run that is there. A
+    W&B run that was under way before is somebody else's, and stays open.
+
+    Args:
+        loggers: made for this run, and not used before.
+    """
+    before, status = _wandb_run(), "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)
+            finish = getattr(getattr(logger, "_experiment", None), "finish", None)
+            if callable(finish) and _wandb_run() is not before:
+                finish(exit_code=int(status == "failed"))
+
+
+def _wandb_run() -> Any:
+    """The W&B run of this process, without importing W&B."""
+    return getattr(sys.modules.get("wandb"), "run", None)

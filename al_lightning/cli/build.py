@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
     model: L.LightningModule
     pool: PoolDataModule
     learner: ActiveLearner
+    loggers: tuple[Logger, ...] = ()
 
 
 def folder_name(overrides: str) -> str:
@@ -122,7 +124,8 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
     L.seed_everything(cfg.seed, verbose=False)
     model = part(cfg, "model")
     proxy = part(cfg, "proxy") if cfg.get("proxy") else None
-    trainer = part(cfg, "trainer", logger=part(cfg, "logger") if cfg.get("logger") else False)
+    logger = part(cfg, "logger") if cfg.get("logger") else False
+    trainer = part(cfg, "trainer", logger=logger)
     try:
         learner = ActiveLearner(
             trainer,
@@ -144,7 +147,8 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
         )
     except ValueError as error:
         raise BadOption(str(error)) from error
-    return Parts(model, pool, learner)
+    loggers = logger if isinstance(logger, list) else [logger] if logger else []
+    return Parts(model, pool, learner, tuple(loggers))
 
 
 def evaluate(parts: Parts) -> dict[str, float]:
@@ -153,7 +157,7 @@ def evaluate(parts: Parts) -> dict[str, float]:
     Args:
         parts: the run; without test data, the result is empty.
     """
-    model, pool, learner = parts
+    model, pool, learner, _ = parts
     if not is_overridden("test_dataloader", pool, L.LightningDataModule):
         return {}
     with isolate_rng():

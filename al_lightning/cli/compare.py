@@ -13,6 +13,7 @@ import lightning.pytorch as L
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from al_lightning.callbacks.loggers import closing
 from al_lightning.cli.build import (
     BadOption,
     Parts,
@@ -219,11 +220,12 @@ class _Measured:
         self._bar.begin(
             f"{self._method}, seed {self._cfg.seed}", parts.pool.size if not self._cfg.get("stop") else self._cfg.labels
         )
-        result = parts.learner.fit(parts.model, parts.pool)
-        last = result.history[-1]
-        if not self.curve or self.curve[-1]["flops"] != last.cost["flops"]:
-            # Killed after a fit and before its point was written: the delivered weights are still there.
-            self._add(last, self._accuracy(parts))
+        with closing(parts.loggers):
+            result = parts.learner.fit(parts.model, parts.pool)
+            last = result.history[-1]
+            if not self.curve or self.curve[-1]["flops"] != last.cost["flops"]:
+                # Killed after a fit and before its point was written: the delivered weights are still there.
+                self._add(last, self._accuracy(parts))
         self.reused = len(self.curve) == fresh
         self._bar.update(last)
         bill = result.bill.to_json()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import hydra
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 
+from al_lightning.callbacks.loggers import closing
 from al_lightning.cli.build import Parts, be_quiet, build, evaluate, register_resolvers
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
@@ -57,9 +59,10 @@ def run_one(cfg: DictConfig) -> int:
     be_quiet()
     console = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0)
     try:
-        with stoppable(cfg.run_dir):
+        with stoppable(cfg.run_dir), ExitStack() as stack:
             with RoundsBar(console) as bar:
                 parts = build(cfg, lambda record, model: bar.update(record, target=cfg.labels))
+                stack.enter_context(closing(parts.loggers))
                 result = parts.learner.fit(parts.model, parts.pool)
             _report(console, parts, result)
     except ActiveLearningError as error:

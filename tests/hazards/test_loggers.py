@@ -99,21 +99,31 @@ def log_records(data: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-def read_offline(folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-    """History rows and metric definitions of the one offline run in a folder."""
-    (path,) = folder.rglob("*.wandb")
+def offline_run(path: Path) -> list[Any]:
+    """Records of an offline run, once it is finished: its writer is a process of its own."""
     records: list[Any] = []
     deadline = time.monotonic() + 20
-    while not any(r.WhichOneof("record_type") == "exit" for r in records):  # its writer is a process of its own
+    while not any(r.WhichOneof("record_type") == "exit" for r in records):
         assert time.monotonic() < deadline, "the offline run was not written"
         time.sleep(0.05)
         records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
-    rows = [
+    return records
+
+
+def history_of(records: list[Any]) -> list[dict[str, Any]]:
+    """What an offline run has logged."""
+    return [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records
         if record.WhichOneof("record_type") == "history"
     ]
-    return rows, [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
+
+
+def read_offline(folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
+    """History rows and metric definitions of the one offline run in a folder."""
+    (path,) = folder.rglob("*.wandb")
+    records = offline_run(path)
+    return history_of(records), [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
 
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
