@@ -23,6 +23,7 @@ from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.features.activations import Activations
 from al_lightning.fit_plan import FitPolicy, load, modes_kept
+from al_lightning.handed_back import Best, deliver
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.pool.datamodule import PoolDataModule
@@ -55,7 +56,8 @@ WAITING = object()
 class ActiveLearner:
     """Drive active-learning rounds with the Trainer you have.
 
-    The Trainer is never changed: every round runs on a fresh copy of it. A run that is interrupted goes on when the
+    Every round runs on a fresh copy of the Trainer, with your own callbacks: what they collect is there afterwards. The
+    Trainer then has the delivered fit's metrics and best weights, and can be used again. A run that is interrupted goes on when the
     same call is made with the same ``run_dir``, to the same labelled ids.
 
     Args:
@@ -157,6 +159,7 @@ class ActiveLearner:
             while run.step != "done":
                 if steps[run.step](run) is WAITING:
                     break
+            self._hand_back(run)
             return self._result(run)
 
     def _query(self, run: Run) -> None:
@@ -358,8 +361,17 @@ class ActiveLearner:
         most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
         restart(run, reason, stall=self.stall, entries=entries, most=most)
 
+    def _hand_back(self, run: Run) -> None:
+        last = None if run.last is None or run.last.stalled else run.last.trainer
+        record = run.saved.final or next(iter(run.saved.rounds[-1:]), None)
+        deliver(self.trainer, run.target, last, metrics=record.metrics if record else {}, best=self._best(run))
+
+    def _best(self, run: Run) -> Best:
+        kept = Best(**(run.saved.meta.get("best") or {}))
+        return kept if kept.path and Path(kept.path).exists() else Best()
+
     def _result(self, run: Run) -> Result:
-        best = run.last.best_model_path if run.last else ""
+        best = run.last.best_model_path if run.last else self._best(run).path
         return Result(
             bill=run.bill,
             history=(*run.saved.rounds, *((run.saved.final,) if run.saved.final else ())),

@@ -1,4 +1,4 @@
-"""A fresh Trainer per round; docs/adr/0002 says why each line is here.
+"""A fresh Trainer per round; docs/adr/0002 and 0018 say why each line is here.
 
 With fit_state.py the only module that touches Lightning's inside.
 """
@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.types import LRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
+from al_lightning.users_callbacks import Memo, UsersCallbacks, attributes, shared_by_fits
 
 TrainerSource = L.Trainer | Callable[[], L.Trainer]
 
 _REFUSED: tuple[type[Strategy], ...] = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+_users: weakref.WeakKeyDictionary[L.Trainer, UsersCallbacks] = weakref.WeakKeyDictionary()
 _last_copy: weakref.WeakKeyDictionary[Any, L.Trainer] = weakref.WeakKeyDictionary()
 
 
@@ -69,25 +70,22 @@ def check_untrained(trainer: L.Trainer) -> None:
 def _shared(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> list[Any]:
     """Objects a copy must hold in common with the original: cloning them forks state or costs a dataset."""
     shared: list[Any] = [*trainer.loggers, trainer.strategy.launcher, datamodule, *getattr(datamodule, "datasets", [])]
-    cli = sys.modules.get("lightning.pytorch.cli")
+    shared.append(trainer.lightning_module)  # of an earlier run
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        run_once = cli is not None and isinstance(callback, cli.SaveConfigCallback)
-        if run_once or getattr(callback, "al_shared", False):
-            shared.append(callback)
-        shared += [value for value in vars(callback).values() if getattr(value, "al_shared", False)]
+        shared += [value for value in attributes(callback).values() if getattr(value, "al_shared", False)]
     if model is not None:
         shared += [*model.modules(), *model.parameters(), *model.buffers(), getattr(model, "_orig_mod", None)]
     return [o for o in shared if o is not None]
 
 
-def _copy(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> L.Trainer:
-    memo = {id(o): o for o in _shared(trainer, model, datamodule)}
+def _copy(trainer: L.Trainer, memo: Memo) -> L.Trainer:
+    copied = [c for c in trainer.callbacks if id(c) not in memo]  # type: ignore[attr-defined]
     try:
         return copy.deepcopy(trainer, memo)
     except Exception as error:
         culprit = "one of its attributes"
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            for name, value in vars(callback).items():
+        for callback in copied:
+            for name, value in attributes(callback).items():
                 try:
                     copy.deepcopy(value, dict(memo))
                 except Exception:
@@ -98,6 +96,28 @@ def _copy(trainer: L.Trainer, model: nn.Module | None, datamodule: Any) -> L.Tra
         ) from error
 
 
+def _copy_for_fit(trainer: L.Trainer, memo: Memo) -> L.Trainer:
+    """A copy whose fit the user's callbacks take part in: the same objects, as the user set them."""
+    memo |= {id(c): c for c in trainer.callbacks if shared_by_fits(c)}  # type: ignore[attr-defined]
+    fresh, last = _copy(trainer, memo), _last_copy.get(trainer)
+    states = _users.setdefault(trainer, UsersCallbacks())
+    states.begin(trainer, fresh, memo, has_run=last is not None and last.state.fn is not None)
+    return fresh
+
+
+def _copy_for_rehearsal(trainer: L.Trainer, memo: Memo) -> L.Trainer:
+    """A copy that leaves no trace in the user's callbacks: it has copies of them, without those that refuse it."""
+    left_out = Callback()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        try:
+            memo[id(callback)] = copy.deepcopy(callback, dict(memo))
+        except Exception:
+            memo[id(callback)] = left_out
+    fresh = _copy(trainer, memo)
+    fresh.callbacks = [c for c in fresh.callbacks if c is not left_out]  # type: ignore[attr-defined]
+    return fresh
+
+
 def fresh_trainer(
     trainer: TrainerSource,
     *,
@@ -106,23 +126,28 @@ def fresh_trainer(
     round_dir: Path | None = None,
     max_epochs: int | None = None,
     step: int | None = None,
+    rehearsal: bool = False,
 ) -> L.Trainer:
     """A Trainer for one round: the user's own, as if it had never run.
 
     Args:
-        trainer: an unused Trainer, which stays untouched, or a function that builds one.
+        trainer: an unused Trainer, or a function that builds one. The copy has the user's own callbacks, as they were
+            set and with what they have collected, and copies of Lightning's.
         model: shared with the copy instead of cloned, should a callback hold it.
         datamodule: likewise, with its datasets.
         round_dir: where this round's ModelCheckpoints go; default: wherever the user's Trainer puts them.
         max_epochs: epochs of this round, if not the Trainer's own.
         step: where the loggers' step axis goes on; default: where the last copy of this Trainer ended.
+        rehearsal: whether it leaves no trace in the user's callbacks: it has copies of them all, without those that
+            cannot be copied.
 
     Raises:
         UnsupportedTrainer: a Trainer that has run, cannot be copied, shards weights, or spawns processes per fit.
     """
     if isinstance(trainer, L.Trainer):
         check_trainer(trainer)
-        fresh = _copy(trainer, model, datamodule)
+        memo = {id(o): o for o in _shared(trainer, model, datamodule)}
+        fresh = (_copy_for_rehearsal if rehearsal else _copy_for_fit)(trainer, memo)
     else:
         fresh = trainer()
         check_trainer(fresh)
@@ -133,12 +158,12 @@ def fresh_trainer(
         last = _last_copy.get(trainer)
         step = steps_logged(last) if last is not None else 0
     fresh.fit_loop.epoch_loop._batches_that_stepped = step
-    _last_copy[trainer] = fresh
-    if round_dir is not None:
-        for callback in fresh.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                own = callback.dirpath
-                callback.dirpath = os.path.join(own, round_dir.name) if own else str(round_dir / "checkpoints")
+    if not rehearsal:
+        _last_copy[trainer] = fresh
+    for callback in (c for c in fresh.checkpoint_callbacks if isinstance(c, ModelCheckpoint)):
+        if round_dir is not None:
+            own = callback.dirpath
+            callback.dirpath = os.path.join(own, round_dir.name) if own else str(round_dir / "checkpoints")
     return fresh
 
 
@@ -176,6 +201,39 @@ def _disarm_automatic_resume(trainer: L.Trainer) -> None:
     connector._select_ckpt_path = only_if_asked  # type: ignore[method-assign, assignment]
 
 
+def hand_back(
+    trainer: L.Trainer, model: L.LightningModule, last: L.Trainer | None, metrics: Mapping[str, Tensor]
+) -> None:
+    """Have the user's Trainer hold what a fit of its last copy has left: metrics, the step of its loggers, the module.
+
+    It has not run all the same, and can be fitted: a copy of it trains as one before did.
+
+    Args:
+        trainer: the user's.
+        model: what it is connected to from here on: ``trainer.test(datamodule=...)`` knows it.
+        last: the copy; None if there was no fit.
+        metrics: where there was none.
+    """
+    _put_metrics(trainer, (metrics, metrics, metrics) if last is None else _metrics(last))
+    if last is not None:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = steps_logged(last)
+    trainer.strategy._lightning_module = getattr(model, "_orig_mod", model)
+    if trainer in _users:
+        _users[trainer].note_left()
+
+
+def _metrics(trainer: L.Trainer) -> tuple[Mapping[str, Any], ...]:
+    return dict(trainer.callback_metrics), dict(trainer.logged_metrics), dict(trainer.progress_bar_metrics)
+
+
+def _put_metrics(trainer: L.Trainer, metrics: tuple[Mapping[str, Any], ...]) -> None:
+    connector = trainer._logger_connector
+    own = connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics
+    for mine, values in zip(own, metrics, strict=True):
+        mine.clear()
+        mine.update(values)
+
+
 def abort_fit(trainer: L.Trainer) -> None:
     """End the running fit now; ``min_epochs`` and ``min_steps`` would otherwise keep it alive."""
     trainer.fit_loop.min_epochs = None
@@ -195,7 +253,7 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
     accelerator = trainer._accelerator_connector
     kept = trainer.callbacks, trainer.limit_predict_batches, accelerator.use_distributed_sampler  # type: ignore[attr-defined]
     stage = trainer.state.fn, trainer.state.stage, trainer.state.status
-    metrics = dict(trainer.callback_metrics)  # predict() resets them
+    metrics = _metrics(trainer)  # predict() resets them
     trainer.callbacks = [c for c in kept[0] if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
     trainer.limit_predict_batches, accelerator.use_distributed_sampler = 1.0, False
     try:
@@ -205,7 +263,7 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
     finally:
         trainer.callbacks, trainer.limit_predict_batches, accelerator.use_distributed_sampler = kept  # type: ignore[attr-defined]
         trainer.state.fn, trainer.state.stage, trainer.state.status = stage
-        trainer._logger_connector._callback_metrics.update(metrics)
+        _put_metrics(trainer, metrics)
         trainer.strategy._lightning_module = getattr(model, "_orig_mod", model)
         model.trainer = trainer
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from al_lightning.callbacks.meter import Meter, Note
@@ -25,6 +25,7 @@ from al_lightning.fit_plan import FitPlan, Length, Served, frozen
 from al_lightning.fit_resume import FitFile, FitResume
 from al_lightning.fit_shape import KeepMoments, Moments, shaping
 from al_lightning.fit_state import State
+from al_lightning.handed_back import monitored
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
@@ -82,12 +83,6 @@ def best_path(trainer: L.Trainer) -> str:
     """Where ModelCheckpoint has put the best weights so far; nothing where none is looked for or found."""
     checkpoint = monitored(trainer)
     return "" if checkpoint is None else checkpoint.best_model_path
-
-
-def monitored(trainer: L.Trainer) -> ModelCheckpoint | None:
-    """The first ModelCheckpoint that monitors something, if there is one."""
-    found = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
-    return next(found, None)
 
 
 def logged(trainer: L.Trainer) -> dict[str, float]:

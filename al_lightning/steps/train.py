@@ -21,6 +21,7 @@ from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
 from al_lightning.fit_resume import FitFile, going_on
 from al_lightning.fit_start import apply_start
+from al_lightning.handed_back import Best
 from al_lightning.history import History, RoundRecord
 from al_lightning.leftovers import last_checkpoints
 from al_lightning.pool.fingerprint import digest
@@ -117,6 +118,7 @@ def keep(
     if not plan.final:
         meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
     superseded = run.saved.meta.get("last_checkpoints", [])
+    meta["best"] = Best.of(outcome.trainer)._asdict() if outcome.best_model_path else None
     meta["last_checkpoints"] = last_checkpoints(outcome.trainer, run.folder)
     coverage = _coverage(run) if run.measures_coverage else None
     bill = run.bill_with(rate)

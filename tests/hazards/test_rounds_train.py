@@ -118,7 +118,7 @@ def test_the_best_weights_of_this_round_are_delivered(tmp_path: Path, mode: str,
     assert [r.metrics["score"] for r in result.history] == [sign * v for v in (9, 5, 4)]
     assert stamps == [11, 22, 30]
     assert int(model.stamp) == 30
-    assert checkpoint.best_model_path == ""  # the user's own object; the copies did the work
+    assert checkpoint.best_model_path == result.best_model_path  # the user's own object
     state = torch.load(result.best_model_path, weights_only=True)["state_dict"]
     assert int(state["stamp"]) == 30
     assert Path(result.best_model_path).is_relative_to(tmp_path / "mine")

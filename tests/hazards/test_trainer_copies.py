@@ -22,7 +22,9 @@ from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
 
 class Holder(Callback):
-    """Holds a thing."""
+    """Holds a thing, and each copy of it a copy of the thing."""
+
+    al_shared = False
 
     def __init__(self, thing: Any) -> None:
         self.thing = thing
@@ -146,19 +148,19 @@ def test_a_function_that_returns_a_used_trainer_is_refused(tmp_path: Path) -> No
 # ---- left alone ------------------------------------------------------------------------------------------------
 
 
-def test_the_trainer_is_untouched_by_a_run(tmp_path: Path) -> None:
+def test_the_trainer_has_not_run_after_a_run(tmp_path: Path) -> None:
     callback = Holder([1])
     trainer = quiet(max_epochs=3, min_epochs=2, callbacks=[callback], limit_predict_batches=7)
     callbacks = list(trainer.callbacks)
-    learner(tmp_path, trainer).fit(net(), datamodule=pool_of())
+    result = learner(tmp_path, trainer).fit(net(), datamodule=pool_of())
     assert trainer.state.fn is None
     assert trainer.callbacks == callbacks
     assert trainer.callbacks[0] is callback
     assert (trainer.max_epochs, trainer.min_epochs, trainer.limit_predict_batches) == (3, 2, 7)
     assert (trainer.current_epoch, trainer.global_step, trainer.should_stop) == (0, 0, False)
-    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 0
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 3 * (2 + 3 + 3)  # where its loggers stand
     assert trainer.train_dataloader is None
-    assert trainer.model is None
+    assert trainer.model is result.model  # so that trainer.test() knows it
 
 
 def test_the_same_trainer_serves_two_runs(tmp_path: Path) -> None:
