@@ -57,8 +57,8 @@ class ActiveLearner:
     """Drive active-learning rounds with the Trainer you have.
 
     Every round runs on a fresh copy of the Trainer, with your own callbacks: what they collect is there afterwards. The
-    Trainer then has the delivered fit's metrics and best weights, and can be used again. A run that is interrupted goes on when the
-    same call is made with the same ``run_dir``, to the same labelled ids.
+    Trainer then has the delivered fit's metrics and best weights, and can be used again. A run that is interrupted goes
+    on when the same call is made with the same ``run_dir``, to the same labelled ids.
 
     Args:
         trainer: an unused Trainer, or a function that builds one. WarmStart, RoundPlateau and StallDetection among its
