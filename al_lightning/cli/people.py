@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from rich import box
@@ -21,12 +22,12 @@ from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
-from al_lightning.pool.label_cell import Language
+from al_lightning.pool.label_cell import Language, language_of
 from al_lightning.pool.label_file import Reader
 from al_lightning.pool.label_studio import waiting_at
 from al_lightning.pool.oracle import SKIP, LabelRequest
 from al_lightning.pool.votes import Decisions, agreement, decide
-from al_lightning.report.labels import labelled_rows, write_csv, write_parquet
+from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
 from al_lightning.steps.label import Intake, next_step, take_in
 from al_lightning.store import Change, Saved, Store, read_run
@@ -72,10 +73,11 @@ class _Labelling:
     @property
     def reader(self) -> Reader:
         return Reader(
-            language=Language(task=self.task, classes=self.rules.get("classes")),
+            language=language_of(self.task, self.rules.get("classes"), self.saved.answers.values()),
             queried=frozenset(i for query in self.saved.queries for i in query),
             key=lambda i: self.saved.keys.get(i, i),
             size=self.saved.meta["fingerprint"]["size"],
+            task=self.task,
         )
 
     @property
@@ -226,7 +228,7 @@ def _label(console: Console, arguments: Sequence[str]) -> None:
         labelling = _Labelling(options.run, saved)
         if options.file.suffix.lower() not in (".csv", ".jsonl"):
             raise BadLabelFile(options.file, [f"{options.file.suffix or 'no suffix'}: allowed are .csv and .jsonl"])
-        intake = labelling.intake(labelling.reader.read(options.file, source=str(options.file.resolve())))
+        intake = labelling.intake(labelling.reader.read(options.file, source=os.path.realpath(options.file)))
         if not intake.empty:
             step = next_step(saved, intake)
             change = saved.placed(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
@@ -264,18 +266,24 @@ def _user() -> str:
 
 def _export(console: Console, arguments: Sequence[str]) -> None:
     parser = _parser("export", "The labelled records with where each label is from. The run is only read.")
-    parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
-    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: standard output, for CSV")
+    parser.add_argument("--format", choices=tuple(_FORMATS), default="csv")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: standard output, for text")
     options = parser.parse_args(arguments)
-    rows = labelled_rows(options.run)
-    write: Callable[[Any, Any], None] = write_csv if options.format == "csv" else write_parquet
+    labelled, write = labelled_rows(options.run), _FORMATS[options.format]
     if options.out is not None:
-        write_aside(options.out, lambda file: write(rows, file))
-        say(console, f"{len(rows)} labelled records: {options.out}")
+        write_aside(options.out, lambda file: write(labelled, file))
+        say(console, f"{len(labelled.rows)} labelled records: {options.out}")
     elif options.format == "parquet":
         raise ActiveLearningError("Parquet is no text for a terminal: give the file, -o labels.parquet.")
     else:
-        write(rows, sys.stdout.buffer)
+        write(labelled, sys.stdout.buffer)
+
+
+_FORMATS: dict[str, Callable[[Labelled, IO[bytes]], None]] = {
+    "csv": write_csv,
+    "jsonl": write_json_lines,
+    "parquet": write_parquet,
+}
 
 
 VERBS: dict[str, Callable[[Console, Sequence[str]], None]] = {

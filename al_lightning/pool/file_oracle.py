@@ -29,7 +29,8 @@ class FileOracle:
 
     A cell holds a label, ``skip`` to refuse, or nothing: not answered yet. The run ends while answers are missing, and
     the same command goes on when they are there. A cell that is changed later, in whatever round's file, corrects the
-    label. What people typed is never overwritten.
+    label. What people typed is never overwritten. Every row ends with a line break, the last one too: what may be half
+    a number is refused.
 
     Args:
         folder: of the files; default: ``queries`` in the run folder.
@@ -212,9 +213,10 @@ def read_folder(folder: Path, reader: Reader, *, home: Path | None = None) -> li
         if match["who"] != _PENDING:
             found.append((int(match["round"]), match["who"] or "", match["kind"], path))
     said: list[Statement] = []
+    at = folder.resolve()  # a file that is a link is known by its own name, wherever it leads
+    inside = home is not None and at.is_relative_to(home.resolve())
     for _, who, _, path in sorted(found):
-        inside = home is not None and path.resolve().is_relative_to(home.resolve())
-        source = str(path.resolve().relative_to(home.resolve())) if inside and home else str(path)
+        source = str((at / path.name).relative_to(home.resolve())) if inside and home else str(path)
         said += reader.read(path, who=who, source=source)
     return said
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from al_lightning.errors import BadLabelFile, PoolError
-from al_lightning.pool.label_cell import Language, words
-from al_lightning.pool.votes import Statement
+from al_lightning.pool.label_cell import Language, guarded, words
+from al_lightning.pool.label_codec import decode
+from al_lightning.pool.label_lines import Lines, unchanging
+from al_lightning.pool.oracle import SKIP, check_labels
+from al_lightning.pool.votes import Statement, same
 
 LARGEST = 256 << 20
 """Bytes of the largest file that is read."""
@@ -24,10 +27,9 @@ _NO_CELL = {
     "key": (list, dict, bool),
     "ask": (list, dict, bool),
     "annotator": (list, dict, bool, float),
-    "label": (list, dict),
 }
-"""Columns of ours, and the JSON types that none of their values has; for label, no part of a list of labels."""
-_OWN = tuple(_NO_CELL)
+"""Columns of ours, and the JSON types that none of their values has."""
+_OWN = (*_NO_CELL, "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +37,18 @@ class Reader:
     """Reads files of answers to a run's queries.
 
     Args:
-        language: of the cells.
+        language: of the cells; None where labels fit no cell and come as JSON alone.
         queried: ids that were asked for.
         key: id -> the user's stable key; where a file has keys they must be these.
         size: records in the pool.
+        task: of the pool; what labels that fit no cell are checked by.
     """
 
-    language: Language
+    language: Language | None
     queried: Collection[int]
     key: Callable[[int], Any]
     size: int
+    task: str = ""
 
     def read(self, path: Path, *, who: str = "", source: str | None = None) -> list[Statement]:
         """Every filled label of a CSV or JSON Lines file. The file is only read.
@@ -57,15 +61,20 @@ class Reader:
         Raises:
             BadLabelFile: anything in it is not what it should be; nothing of it counts then.
         """
-        text = _text(path)
-        rows = _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _csv_rows(path, text)
+        json_lines = path.suffix.lower() == ".jsonl"
+        if self.language is None and not json_lines:
+            raise BadLabelFile(path, [f"labels of task={self.task!r} do not fit a cell: bring them in as JSON Lines"])
+        rows = _json_rows if json_lines else _csv_rows
+        return unchanging(path, LARGEST, lambda lines: self._said(path, rows(path, lines), who, source or str(path)))
+
+    def _said(self, path: Path, rows: Iterator[tuple[int, dict[str, Any]]], who: str, source: str) -> list[Statement]:
         said: dict[tuple[int, int, str], Statement] = {}
         problems: list[str] = []
         for line, row in rows:
             try:
-                s = self._statement(row, line, who, source or str(path))
+                s = self._statement(row, line, who, source)
                 earlier = None if s is None else said.setdefault((s.id, s.ask, s.who), s)
-                if s is not None and earlier is not None and earlier.value != s.value:
+                if s is not None and earlier is not None and not same(earlier.value, s.value):
                     raise _Problem(f"id {s.id} has another label in line {earlier.line}; leave one of the two")
             except _Problem as problem:
                 problems.append(f"line {line}: {problem}")
@@ -76,7 +85,6 @@ class Reader:
         return list(said.values())
 
     def _statement(self, row: Mapping[str, Any], line: int, who: str, source: str) -> Statement | None:
-        cell = row["label"]
         id = self._id(row["id"])
         if "key" in row and row["key"].strip() not in (str(self.key(id)).strip(), safe(self.key(id)).strip()):
             raise _Problem(
@@ -86,16 +94,38 @@ class Reader:
         ask = (row.get("ask") or "1").strip()
         if ask not in ("1", "2"):
             raise _Problem(f"ask is {words(ask)}; allowed: 1 or 2")
-        try:
-            value = self.language.read(cell)
-        except ValueError:
-            raise _Problem(f"label is {words(cell)}; allowed: {self.language.allowed}") from None
+        value = self._label(id, row["label"])
         if value is None:
             return None
         name = (row.get("annotator") or "").strip() or who
         if not name.isprintable() or len(name) > 200:
             raise _Problem(f"annotator is {words(name)}; allowed: a name of up to 200 printable characters")
         return Statement(id=id, value=value, who=name, ask=int(ask), source=source, line=line)
+
+    def _label(self, id: int, value: Any) -> Any:
+        if self.language is None:
+            return self._structure(id, value)
+        try:
+            return self.language.read_json(value)
+        except ValueError:
+            shown = words(value if isinstance(value, str) else json.dumps(value))
+            parts = value if isinstance(value, list) else [value]
+            nested = any(isinstance(part, list | dict) for part in parts)
+            allowed = "a label, or a list of them" if nested else self.language.allowed
+            raise _Problem(f"label is {shown}; allowed: {allowed}") from None
+
+    def _structure(self, id: int, value: Any) -> Any:
+        """A label that fits no cell, as it is in JSON."""
+        if value is None or value == "":
+            return None
+        if value == "skip":
+            return SKIP
+        try:
+            label = decode(json.dumps(value))
+            check_labels({id: label}, self.task)
+        except (PoolError, ValueError) as error:
+            raise _Problem(str(error)) from None
+        return label
 
     def _id(self, cell: str) -> int:
         text = cell.strip()
@@ -116,48 +146,25 @@ def texts(path: Path) -> dict[int, dict[str, str]]:
     Raises:
         BadLabelFile: it is no such file.
     """
-    return {
-        int(row["id"]): {name: cell for name, cell in row.items() if name not in _OWN}
-        for _, row in _csv_rows(path, _text(path))
-        if re.fullmatch(r"[0-9]{1,18}", row["id"])
-    }
+    with Lines.of(path, LARGEST) as lines:
+        return {
+            int(row["id"]): {name: cell for name, cell in row.items() if name not in _OWN}
+            for _, row in _csv_rows(path, lines)
+            if re.fullmatch(r"[0-9]{1,18}", row["id"])
+        }
 
 
 class _Problem(Exception):
     """What is wrong with a row."""
 
 
-def _text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise BadLabelFile(path, [f"{size:,} bytes are too many for a file of labels; allowed: {LARGEST:,}"])
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadLabelFile(path, [f"cannot be read: {error.strerror or error}"]) from error
-    if not data.strip(b"\xef\xbb\xbf\r\n\t "):
-        raise BadLabelFile(path, ["it is empty; a first line with the columns id and label is needed"])
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise BadLabelFile(path, ["line 1: it is UTF-16; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"])
-    zero = data.find(b"\0")
-    if zero >= 0:
-        raise BadLabelFile(path, [f"line {data.count(10, 0, zero) + 1}: it has a NUL byte, so it is no text"])
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(10, 0, error.start) + 1
-        raise BadLabelFile(
-            path, [f"line {line}: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"]
-        ) from None
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.reader(lines, strict=True)
     columns: list[str] | None = None
     line = 1
     try:
         for cells in reader:
-            start, line = line, reader.line_num + 1
+            start, line = line, lines.number + 1
             if not cells:
                 continue
             if columns is None:
@@ -168,7 +175,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             elif any(cell.strip() for cell in cells):
                 yield start, dict(zip(columns, cells, strict=True))
     except csv.Error as error:
-        raise BadLabelFile(path, [f"line {reader.line_num}: {error}; is the file whole?"]) from None
+        raise BadLabelFile(path, [f"line {lines.number}: {error}; is the file whole?"]) from None
+    lines.check_end()
 
 
 def _columns(path: Path, columns: list[str], line: int) -> list[str]:
@@ -178,46 +186,55 @@ def _columns(path: Path, columns: list[str], line: int) -> list[str]:
         raise BadLabelFile(
             path, [f"line {line}: no column {' and no column '.join(missing)}; there are {there}, separated by commas"]
         )
+    if {"annotation_id", "lead_time"} <= set(columns):
+        said = "it is an export of Label Studio, where id is a task's; the run reads the project itself when it goes on"
+        raise BadLabelFile(path, [f"line {line}: {said}"])
     twice = [name for name in _OWN if columns.count(name) > 1]
     if twice:
         raise BadLabelFile(path, [f"line {line}: column {twice[0]} is there twice; leave one of the two"])
     return columns
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_rows(path: Path, lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line in lines:
+        number = lines.number
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
+        except _Problem as problem:
+            raise BadLabelFile(path, [f"line {number}: {problem}"]) from None
         except (ValueError, RecursionError):
             raise BadLabelFile(path, [f"line {number}: it is not JSON; is the file whole?"]) from None
         if not isinstance(row, dict) or "id" not in row or "label" not in row:
             raise BadLabelFile(path, [f"line {number}: it is no object with id and label"])
         for name, wrong in _NO_CELL.items():
-            value = row.get(name)
-            parts = value if name == "label" and isinstance(value, list) else [value]
-            if any(isinstance(part, wrong) for part in parts):
-                allowed = "a label, or a list of them" if name == "label" else "text, or a number"
-                raise BadLabelFile(path, [f"line {number}: {name} is {words(json.dumps(value))}; allowed: {allowed}"])
-        yield number, {name: _cell(value) for name, value in row.items()}
+            if isinstance(row.get(name), wrong):
+                shown = words(json.dumps(row[name]))
+                raise BadLabelFile(path, [f"line {number}: {name} is {shown}; allowed: text, or a number"])
+        yield number, {**row, **{name: _cell(row[name]) for name in _NO_CELL if name in row}}
+    lines.check_end()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no name is there twice: readers would take one of the two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Problem(f"{words(twice)} is there twice; leave one of the two")
+    return found
 
 
 def _cell(value: Any) -> str:
     """A JSON value as the text of a cell."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ";".join(_cell(part) for part in value) or "none"
-    return value if isinstance(value, str) else json.dumps(value)
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def safe(value: Any) -> str:
     """Text for a CSV cell that no spreadsheet takes for a formula."""
     text = "" if value is None else str(value)
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not isinstance(value, int | float):
-        return f"'{text}"
-    return text
+    return text if isinstance(value, int | float) else guarded(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +278,7 @@ def as_json_lines(rows: Sequence[Row], *, asks: bool) -> str:
     """The same as JSON Lines, with ``"label": null``."""
     lines = []
     for row in rows:
-        record = {"id": row.id, "key": row.key, **row.columns, **({"ask": row.ask} if asks else {}), "label": None}
+        key = row.key if isinstance(row.key, int | str) and not isinstance(row.key, bool) else str(row.key)
+        record = {"id": row.id, "key": key, **row.columns, **({"ask": row.ask} if asks else {}), "label": None}
         lines.append(json.dumps(record, default=str, ensure_ascii=False))
     return "".join(f"{line}\n" for line in lines)

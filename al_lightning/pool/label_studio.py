@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from requests.adapters import HTTPAdapter, Retry
 from al_lightning.errors import ActiveLearningError, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import Columns, ties_among
-from al_lightning.pool.label_cell import Language, check_classes, plain_classes
+from al_lightning.pool.label_cell import Language, check_classes, plain_classes, words
 from al_lightning.pool.oracle import SKIP, LabelRequest
 from al_lightning.pool.votes import Decisions, Statement, answers
 
@@ -149,8 +150,11 @@ class LabelStudioOracle:
 
     def __post_init__(self) -> None:
         check_classes(self.classes)
-        if not self.url.startswith(("http://", "https://")) or "@" in self.url:
-            raise ValueError("LabelStudioOracle(url=...): http://host or https://host, with no user or token in it.")
+        if not self.url.startswith(("http://", "https://")) or set("@?#") & set(self.url):
+            raise ValueError(
+                "LabelStudioOracle(url=...): http://host or https://host, with no user or token in it; the token is "
+                f"read from the environment variable {TOKEN}."
+            )
         if self.project < 1:
             raise ValueError(f"LabelStudioOracle(project={self.project}): a project's number, allowed: 1 or more.")
         if self.annotators < 1:
@@ -163,7 +167,7 @@ class LabelStudioOracle:
         self._request = request
         language, server = self._language(request), _Server(self.url, self.project)
         name, control = self._control(server, language)
-        there = {self._id(task, request) for task in server.tasks()}
+        there = {id for _, id in self._tasks(server, request)}
         look = self.data if callable(self.data) else (self.data or {}).get
         tasks = []
         for i, key in zip(request.ids.tolist(), request.keys, strict=True):
@@ -240,20 +244,18 @@ class LabelStudioOracle:
         language, server = self._language(request), _Server(self.url, self.project)
         name, _ = self._control(server, language)
         found: dict[tuple[int, str], tuple[str, Statement]] = {}
+        for task, id in self._tasks(server, request):
+            with _as_written(server.page, task):
+                for at, said in _annotations(server, task, id, name, language) if id in request.queried else ():
+                    if at >= found.get((id, said.who), (at, said))[0]:
+                        found[id, said.who] = (at, said)
+        return [said for _, said in sorted(found.values(), key=lambda pair: pair[0])]
+
+    def _tasks(self, server: _Server, request: LabelRequest) -> Iterator[tuple[dict[str, Any], int]]:
         for task in server.tasks():
-            id = self._id(task, request)
-            if id not in request.queried:
-                continue
-            place = f"{server.page}/data?task={task['id']}"
-            for annotation in sorted(task["annotations"], key=lambda a: a["updated_at"]):
-                value = SKIP if annotation["was_cancelled"] else _read(annotation, name, language, place)
-                if value is None:
-                    continue
-                by = annotation["completed_by"]
-                who = server.people.get(by, f"user {by}")
-                statement = Statement(id=id, value=value, who=who, source=place, line=annotation["id"])
-                found[id, who] = (annotation["updated_at"], statement)
-        return [statement for _, statement in sorted(found.values(), key=lambda pair: pair[0])]
+            with _as_written(server.page, task):
+                id = self._id(task, request)
+            yield task, id
 
     @property
     def _page(self) -> str:
@@ -289,11 +291,26 @@ def waiting_at(
     return Reason("waiting", sentence, {"labels": n, "server": server, **numbers})
 
 
+def _annotations(
+    server: _Server, task: Mapping[str, Any], id: int, name: str, language: Language
+) -> Iterator[tuple[str, Statement]]:
+    """What a task's annotations say, oldest first, and when each was said."""
+    place = f"{server.page}/data?task={task['id']}"
+    for annotation in sorted(task["annotations"], key=lambda a: str(a["updated_at"])):
+        value = SKIP if annotation["was_cancelled"] else _read(annotation, name, language, place)
+        if value is None:
+            continue
+        by = annotation["completed_by"]
+        who = server.people.get(by, f"user {by}")
+        line = int(annotation["id"])
+        yield str(annotation["updated_at"]), Statement(id=id, value=value, who=who, source=place, line=line)
+
+
 def _written(language: Language, value: Any) -> dict[str, Any]:
     if language.task == "regression":
         return {"number": value}
-    text = language.write(value)
-    return {"choices": [] if text == "none" else text.split(";")}
+    written = language.write_json(value)
+    return {"choices": [str(choice) for choice in (written if isinstance(written, list) else [written])]}
 
 
 def _read(annotation: Mapping[str, Any], name: str, language: Language, place: str) -> Any:
@@ -301,11 +318,25 @@ def _read(annotation: Mapping[str, Any], name: str, language: Language, place: s
     values = [part["value"] for part in annotation["result"] if part.get("from_name") == name]
     if not values and language.task != "multilabel":
         return None
-    choices = [str(choice) for value in values for choice in value.get("choices", [value.get("number")])]
+    found = [choice for value in values for choice in value.get("choices", [value.get("number")])]
     try:
-        return language.read(";".join(choices) or "none")
+        if not all(isinstance(value.get("choices", []), list) for value in values) or None in found:
+            raise ValueError(found)
+        return language.read_json(found)  # a list: a choice that is called skip is none
     except ValueError:
         raise PoolError(
-            f"{place}: annotation {annotation['id']} is {', '.join(choices)!r}; allowed: {language.allowed}. Correct "
-            "it there; nothing was taken in."
+            f"{place}: annotation {annotation['id']} is {words(', '.join(map(str, found)))}; allowed: "
+            f"{language.allowed}. Correct it there; nothing was taken in."
         ) from None
+
+
+@contextmanager
+def _as_written(page: str, task: Mapping[str, Any]) -> Iterator[None]:
+    """Refuse by name what neither this library nor Label Studio has written: a task that was edited and imported."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise PoolError(
+            f"task {task.get('id')} of {page} is not as it was made ({type(error).__name__}: {words(str(error))}). "
+            "Undo what was edited by hand, or delete the task there: it is asked again. Nothing was taken in."
+        ) from error

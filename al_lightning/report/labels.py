@@ -5,25 +5,57 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from al_lightning.errors import MissingExtra
-from al_lightning.pool.label_cell import TASKS, Language
-from al_lightning.pool.label_codec import decode
+from al_lightning.errors import ActiveLearningError, MissingExtra
+from al_lightning.pool.label_cell import Language, bare, guarded, language_of
+from al_lightning.pool.label_codec import decode, encode, shortened
 from al_lightning.pool.label_file import safe
 from al_lightning.store import reading
 
 COLUMNS = ("id", "key", "label", "round", "score", "when", "who", "source")
-"""Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty.
-
-A label that is no number, text or list of them is its JSON text, which ``label_codec.decode`` reads.
-"""
+"""Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty."""
 
 
-def labelled_rows(folder: Path) -> list[dict[str, Any]]:
-    """One row per labelled record, in the order of labelling. The run is only read.
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """The labelled records of a run.
+
+    Args:
+        rows: one per record, in the order of the rounds, with all of :data:`COLUMNS`.
+        task: of the pool.
+        language: how labels are written in cells; None where they fit none.
+    """
+
+    rows: list[dict[str, Any]]
+    task: str
+    language: Language | None
+
+    def cell(self, row: Mapping[str, Any]) -> str:
+        """Write the label of a row as a cell that reads back as the same label.
+
+        Raises:
+            ActiveLearningError: no cell does.
+        """
+        label, language = row["label"], self.language
+        try:
+            cell = "" if language is None else language.write(label)
+            if language is not None and bare(language.read(cell)) == bare(label):
+                return cell if self.task == "regression" else guarded(cell)
+        except ValueError:
+            pass
+        raise ActiveLearningError(
+            f"the label of id {row['id']} is {shortened(label)}, and task={self.task!r} has no cell for it: "
+            "export --format jsonl has it as it is."
+        )
+
+
+def labelled_rows(folder: Path) -> Labelled:
+    """Every labelled record, in the order of the rounds. The run is only read.
 
     Args:
         folder: the run folder.
@@ -40,29 +72,26 @@ def labelled_rows(folder: Path) -> list[dict[str, Any]]:
         if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
             keys = dict(db.execute("SELECT id, key FROM record_key"))
             said = {i: rest for i, *rest in db.execute("SELECT id, at, who, source FROM audit ORDER BY seq")}
-    task, rules = meta["config"]["task"], meta.get("labelling") or {}
-    language = Language(task=task, classes=rules.get("classes")) if rules and task in TASKS else None
     rows = []
     for id, value in labels:
-        label = decode(value)
         round, score = picked[id]
-        at, who, source = said.get(id, ("", "", ""))
-        if language is not None and language.names is not None:
-            label = language.write(label)
-        elif not isinstance(label, int | float | str | list):
-            label = label.tolist() if task in TASKS and hasattr(label, "tolist") else value
-        values = (id, keys.get(id, str(id)), label, round, score, at, who, source)
+        values = (id, keys.get(id, str(id)), decode(value), round, score, *said.get(id, ("", "", "")))
         rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
+    task, classes = meta["config"]["task"], (meta.get("labelling") or {}).get("classes")
+    return Labelled(rows=rows, task=task, language=language_of(task, classes, (row["label"] for row in rows)))
 
 
-def write_csv(rows: list[dict[str, Any]], file: IO[bytes]) -> None:
-    """Write rows as CSV; no cell is a formula, lists are separated by ``;``."""
+def write_csv(labelled: Labelled, file: IO[bytes]) -> None:
+    """Write rows as CSV that ``al-lightning label`` reads back; no cell is a formula.
+
+    Raises:
+        ActiveLearningError: a label that fits no cell.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([safe(_cell(row[name])) if name != "label" else _label(row[name]) for name in COLUMNS])
+    for row in labelled.rows:
+        writer.writerow([safe(_cell(row[name])) if name != "label" else labelled.cell(row) for name in COLUMNS])
     file.write(out.getvalue().encode())
 
 
@@ -70,14 +99,15 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else json.dumps(value)
 
 
-def _label(value: Any) -> str:
-    if isinstance(value, list):
-        return ";".join(_label(part) for part in value)
-    return safe(value) if isinstance(value, str) else json.dumps(value)
+def write_json_lines(labelled: Labelled, file: IO[bytes]) -> None:
+    """Write rows as JSON Lines that ``al-lightning label`` reads back, labels that fit no cell among them."""
+    write = labelled.language.write_json if labelled.language else (lambda label: json.loads(encode(label)))
+    for row in labelled.rows:
+        file.write(json.dumps({**row, "label": write(row["label"])}, ensure_ascii=False).encode() + b"\n")
 
 
-def write_parquet(rows: list[dict[str, Any]], file: IO[bytes]) -> None:
-    """Write rows as Parquet.
+def write_parquet(labelled: Labelled, file: IO[bytes]) -> None:
+    """Write rows as Parquet, class names where the run has them.
 
     Raises:
         MissingExtra: pandas or pyarrow is not installed.
@@ -86,4 +116,15 @@ def write_parquet(rows: list[dict[str, Any]], file: IO[bytes]) -> None:
         raise MissingExtra("pandas with pyarrow", "parquet", "export to Parquet")
     import pandas
 
+    rows = [{**row, "label": _plain(labelled, row)} for row in labelled.rows]
     pandas.DataFrame(rows, columns=list(COLUMNS)).to_parquet(file, engine="pyarrow", index=False)
+
+
+def _plain(labelled: Labelled, row: Mapping[str, Any]) -> Any:
+    """A label as a column of a table holds it: a name, numbers, or the text that ``label_codec.decode`` reads."""
+    label, language = row["label"], labelled.language
+    if language is not None and language.names is not None:
+        return labelled.cell(row)
+    if isinstance(label, int | float | str | list):
+        return label
+    return bare(label) if language is not None else encode(label)

@@ -17,7 +17,7 @@ from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import ActiveLearningError, DamagedFile
 from al_lightning.history import RoundRecord
-from al_lightning.pool.label_cell import TASKS, Language
+from al_lightning.pool.label_cell import Language, language_of
 from al_lightning.pool.oracle import SKIP
 from al_lightning.settings import flatten
 from al_lightning.store import Saved, read_run, reading
@@ -91,9 +91,7 @@ class ReportedRun:
     def language(self) -> Language | None:
         """How its labels are written; None for tasks whose labels fit no cell."""
         classes = (self.saved.meta.get("labelling") or {}).get("classes")
-        if self.task not in TASKS or (self.task == "multilabel" and classes is None):
-            return None
-        return Language(task=self.task, classes=classes)
+        return language_of(self.task, classes, self.labels.values())
 
     # ---- what it cost ------------------------------------------------------------------------------------------
 

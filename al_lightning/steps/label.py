@@ -11,6 +11,7 @@ import numpy as np
 
 from al_lightning.errors import PoolError
 from al_lightning.history import Reason
+from al_lightning.pool.label_cell import bare
 from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People, check_labels
 from al_lightning.pool.votes import Decisions, Statement, decide, news, same
 from al_lightning.run import Run
@@ -114,7 +115,7 @@ def take_in(
     touched = {s.id for s in fresh}
     found = {i: d for i, d in decisions.answers.items() if i in touched or i not in saved.answers}
     answers = {i: found[i].value for i in saved.open_ids if i in found}
-    corrections = {i: d.value for i, d in found.items() if i in saved.answers and not same(saved.answers[i], d.value)}
+    corrections = {i: d.value for i, d in found.items() if i in saved.answers and _differs(saved.answers[i], d.value)}
     return Intake(
         answers=answers,
         corrections=corrections,
@@ -122,6 +123,11 @@ def take_in(
         sources={i: (found[i].who, found[i].source) for i in (*answers, *corrections)},
         decisions=decisions,
     )
+
+
+def _differs(label: Any, said: Any) -> bool:
+    """Whether what people say now is another label: a cell does not tell a number from a list of it, or an array."""
+    return not same(label, said) and (label is SKIP or said is SKIP or not same(bare(label), bare(said)))
 
 
 def next_step(saved: Saved, intake: Intake) -> str:

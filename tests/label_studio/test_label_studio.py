@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,76 @@ def test_labels_of_an_earlier_run_are_not_asked_again(server: Server, tmp_path: 
     assert len(read_run(tmp_path / "b").answers) == n
     with pytest.raises(PoolError, match="A project holds the labels of one pool"):
         start(tmp_path / "c", oracle, keys=[f"other-{i}" for i in range(60)])
+
+
+def edited(task: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
+    """A task as somebody who exports, edits and imports a project may leave it."""
+    *way, last = where.split(".")
+    place: Any = task
+    for part in way:
+        place = place[int(part) if part.isdecimal() else part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return task
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("meta.al_lightning", "yes", "is not as it was made"),
+        ("meta.al_lightning.id", "seven", "is not as it was made"),
+        ("meta.al_lightning.id", 7, "A project holds the labels of one pool"),
+        ("meta.al_lightning.key", ..., "is not as it was made .KeyError: .*key"),
+        ("annotations", None, "is not as it was made"),
+        ("annotations.0.updated_at", ..., "is not as it was made .KeyError"),
+        ("annotations.0.completed_by", {"id": 1}, "is not as it was made .TypeError"),
+        ("annotations.0.result", None, "is not as it was made"),
+        ("annotations.0.result.0.value", ..., "is not as it was made .KeyError"),
+        ("annotations.0.result.0.value", ["a"], "is not as it was made"),
+        ("annotations.0.result.0.value.choices", "a", "is 'a'; allowed: a, b, c or skip"),
+        ("annotations.0.result.0.value.choices", None, "is not as it was made|allowed: a, b, c"),
+        ("annotations.0.result.0.value.choices", [None], "is 'None'; allowed: a, b, c or skip"),
+        ("annotations.0.result.0.value.choices", ["a;b"], "is 'a;b'; allowed: a, b, c or skip"),
+        ("annotations.0.result.0.value.choices", ["skip"], "is 'skip'; allowed: a, b, c or skip"),
+        ("annotations.0.result.0.value.choices", ["a", "b"], "is 'a, b'; allowed: a, b, c or skip"),
+        ("annotations.0.result.0.value.choices", [["a"]], "allowed: a, b, c or skip"),
+    ],
+)
+def test_what_was_edited_by_hand_is_refused_with_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, value: Any, words: str
+) -> None:
+    with servers.stand_in() as server:
+        project = server.project(INTERFACE)
+        oracle = LabelStudioOracle(server.url, project, classes=NAMES)
+        start(tmp_path, oracle)
+        annotate(server, project)
+        tasks = server.tasks(project)
+        tasks[3] = edited(tasks[3], where, value)
+        with monkeypatch.context() as patch:
+            patch.setattr("al_lightning.pool.label_studio._Server.tasks", lambda self: iter(tasks))
+            with pytest.raises(PoolError, match=words) as refused:
+                start(tmp_path, oracle)
+        assert str(tasks[3]["id"]) in str(refused.value)
+        assert read_run(tmp_path).statements == []
+        start(tmp_path, oracle)  # undone, it goes on
+        assert len(read_run(tmp_path).answers) == 12
+
+
+def test_a_task_that_was_imported_again_counts_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.stand_in() as server:
+        project = server.project(INTERFACE)
+        oracle = LabelStudioOracle(server.url, project, classes=NAMES)
+        start(tmp_path, oracle)
+        annotate(server, project)
+        tasks = server.tasks(project)
+        again = json.loads(json.dumps(tasks[0]))
+        again["annotations"][0] |= {"updated_at": "0001-01-01T00:00:00Z", "id": 999}
+        again["annotations"][0]["result"][0]["value"]["choices"] = [NAMES[(id_of(again) + 1) % 3]]
+        monkeypatch.setattr("al_lightning.pool.label_studio._Server.tasks", lambda self: iter([*tasks, again]))
+        start(tmp_path, oracle)
+        assert read_run(tmp_path).answers[id_of(again)] == id_of(again) % 3
 
 
 def test_status_does_not_need_the_server(

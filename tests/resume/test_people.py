@@ -226,6 +226,26 @@ def test_an_emptied_or_deleted_file_loses_no_label(tmp_path: Path) -> None:
     assert set(ids_of(path)) == set(read_run(tmp_path).open_ids), "what is open is asked again"
 
 
+def test_a_link_is_known_by_its_own_name_wherever_it_leads(tmp_path: Path) -> None:
+    start(tmp_path)
+    path = tmp_path / "queries" / "round-001.csv"
+    fill(path)
+    for version in ("first", "second"):
+        shutil.copy(path, tmp_path / f"{version}.csv")
+    path.unlink()
+    path.symlink_to(tmp_path / "first.csv")
+    start(tmp_path)
+    id = ids_of(path)[0]
+    fixes = tmp_path / "queries" / "round-002.csv"
+    fixes.write_text(fixes.read_text() + f"{id},{id},{NAMES[(id + 1) % 3]}\n")
+    start(tmp_path)
+    path.unlink()
+    path.symlink_to(tmp_path / "second.csv")  # it says what the first one said, which is no news
+    start(tmp_path)
+    assert read_run(tmp_path).answers[id] == (id + 1) % 3
+    assert {s.source for s in read_run(tmp_path).statements} == {"queries/round-001.csv", "queries/round-002.csv"}
+
+
 # ---- several people ---------------------------------------------------------------------------------------------
 
 
