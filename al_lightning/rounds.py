@@ -22,6 +22,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 
+from al_lightning.cadence import keep_cadence
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.users_callbacks import Memo, UsersCallbacks, attributes, shared_by_fits
 
@@ -152,6 +153,7 @@ def fresh_trainer(
         fresh = trainer()
         check_trainer(fresh)
     _disarm_automatic_resume(fresh)
+    keep_cadence(fresh)
     if max_epochs is not None:
         set_epochs(fresh, max_epochs)
     if step is None:
