@@ -77,8 +77,8 @@ class ActiveLearner:
         stop_set: records kept unlabelled for measuring agreement between rounds; 0 measures none.
         prices: of a label and of an hour.
         seed: of everything that is drawn.
-        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer. One
-            that stops early declares none, and rho is None until ``recipe_epochs`` does.
+        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer,
+            EarlyStopping or not. Without a limit on epochs or steps there is none, and rho is None.
         scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
             between two starts of a run.
         energy: read around fits and scoring, for kWh on the bill: ``NvmlEnergy()`` or ``CodeCarbonEnergy()``; default:
@@ -124,6 +124,7 @@ class ActiveLearner:
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
+        self.recipe.check_shares(self.policy, first)
         check_parts(self)
 
     # ---- the story ---------------------------------------------------------------------------------------------

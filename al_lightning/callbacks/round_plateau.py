@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -21,6 +22,38 @@ def check_mode(mode: str, who: str) -> None:
     """Raise ValueError unless mode is ``max`` or ``min``."""
     if mode not in ("max", "min"):
         raise ValueError(f"{who}(mode={mode!r}): allowed are 'max' and 'min'.")
+
+
+_MORE = (
+    "acc accuracy f1 auc auroc auprc ap map iou miou jaccard dice precision recall sensitivity specificity kappa mcc "
+    "r2 bleu rouge psnr ssim"
+)
+_LESS = "loss losses err error errors mse rmse mae mape nll ppl perplexity wer cer brier ece fid"
+_BETTER: dict[Direction, str] = {"max": _MORE, "min": _LESS}
+"""Words in a metric's name that tell which way is better, without a doubt."""
+
+
+def direction_of(monitor: str) -> Direction:
+    """Tell from a metric's name which way is better.
+
+    Example:
+        >>> direction_of("val_acc"), direction_of("valLoss"), direction_of("test/error_rate")
+        ('max', 'min', 'min')
+
+    Args:
+        monitor: its name, words apart by anything but letters and digits, or by a capital.
+
+    Raises:
+        ValueError: the name does not tell, or tells both.
+    """
+    words = set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", monitor).lower()))
+    told: list[Direction] = [mode for mode, names in _BETTER.items() if words & set(names.split())]
+    if len(told) != 1:
+        raise ValueError(
+            f"RoundPlateau({monitor!r}) needs mode=, since that name does not tell which way is better: mode='max' "
+            "where more is better, as of an accuracy, mode='min' where less is, as of a loss or an error."
+        )
+    return told[0]
 
 
 def rounds_without_progress(values: Sequence[float], *, mode: Direction, min_delta: float) -> int:
@@ -75,7 +108,8 @@ class RoundPlateau(RoundCallback):
 
     Args:
         monitor: name the module logs, for example ``"val_acc"``.
-        mode: ``"max"`` for metrics, ``"min"`` for losses.
+        mode: ``"max"`` where more is better, ``"min"`` where less is; default: what the name tells (``acc``, ``f1``,
+            ``auroc``, ...; ``loss``, ``error``, ``mse``, ...).
         min_delta: an improvement must exceed this, in the metric's own unit.
         patience: rounds without improvement before the run stops.
 
@@ -86,18 +120,21 @@ class RoundPlateau(RoundCallback):
     """
 
     monitor: str
-    mode: Direction = "max"
+    mode: Direction | None = None
     min_delta: float = 0.0
     patience: int = 2
 
     memory_type: ClassVar[type[Memory]] = Values
+    _direction: Direction = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_mode(self.mode, "RoundPlateau")
         if self.min_delta < 0:
             raise ValueError(f"RoundPlateau(min_delta={self.min_delta}): 0 or more.")
         if self.patience < 1:
             raise ValueError(f"RoundPlateau(patience={self.patience}): rounds, at least 1.")
+        if self.mode is not None:
+            check_mode(self.mode, "RoundPlateau")
+        self._direction = self.mode or direction_of(self.monitor)
 
     def __call__(self, history: History) -> Reason | None:
         """Decide from the history; raises UnknownMonitor if no round logged the metric."""
@@ -107,7 +144,7 @@ class RoundPlateau(RoundCallback):
 
     def _decide(self, values: Sequence[float], val_labels: int) -> Reason | None:
         self._warn(values, val_labels)
-        since = rounds_without_progress(values, mode=self.mode, min_delta=self.min_delta)
+        since = rounds_without_progress(values, mode=self._direction, min_delta=self.min_delta)
         if since < self.patience:
             return None
         sentence = (
@@ -117,10 +154,10 @@ class RoundPlateau(RoundCallback):
 
     def _warn(self, values: Sequence[float], val_labels: int) -> None:
         def missed(values: Sequence[float]) -> bool:
-            return rounds_without_progress(values, mode=self.mode, min_delta=self.min_delta) > 0
+            return rounds_without_progress(values, mode=self._direction, min_delta=self.min_delta) > 0
 
         known = [value for value in values if math.isfinite(value)]
-        if self.mode == "min" or not val_labels or not known or not all(0 <= value <= 1 for value in known):
+        if self._direction == "min" or not val_labels or not known or not all(0 <= value <= 1 for value in known):
             return  # of a loss, its mean alone does not tell the standard error
         if not missed(values) or any(missed(values[:end]) for end in range(1, len(values))):
             return

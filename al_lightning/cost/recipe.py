@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 import lightning.pytorch as L
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import Timer
+
+from al_lightning.errors import UnsupportedTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,40 @@ class Recipe:
 
     @classmethod
     def of(cls, trainer: L.Trainer, epochs: int | None = None) -> Recipe:
-        """Read it off a Trainer; a Trainer that stops early, or by the clock, declares none unless ``epochs`` does."""
-        open_ended = any(isinstance(c, EarlyStopping | Timer) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        given = (trainer.max_epochs or 0) if epochs is None and not open_ended else (epochs or 0)
-        steps = trainer.max_steps if trainer.max_steps > 0 and not open_ended else None
+        """Read it off a Trainer, whose limits hold whether or not EarlyStopping or a clock may end a fit before them.
+
+        Args:
+            trainer: any.
+            epochs: where its ``max_epochs`` is not what one training takes.
+        """
+        given = (trainer.max_epochs or 0) if epochs is None else epochs
+        steps = trainer.max_steps if trainer.max_steps > 0 else None
         return cls(
             epochs=given if given > 0 else None,
             steps=steps,
             accumulate=trainer.accumulate_grad_batches,
             limit_batches=trainer.limit_train_batches or 1.0,
         )
+
+    def check_shares(self, policy: object, trainer: L.Trainer) -> None:
+        """Check that epochs given as shares are shares of something.
+
+        Args:
+            policy: of the fits, whose ``first_epochs``, ``epochs`` and ``final_epochs`` may be shares (floats).
+            trainer: that this was read off.
+
+        Raises:
+            UnsupportedTrainer: nothing limits its epochs.
+        """
+        used = ("first_epochs", "epochs", *(["final_epochs"] if getattr(policy, "final", None) else []))
+        given = {name: getattr(policy, name, None) for name in used}
+        name = next((name for name, epochs in given.items() if isinstance(epochs, float)), None)
+        if self.epochs is None and name is not None:
+            raise UnsupportedTrainer(
+                f"{type(policy).__name__}({name}={given[name]}) is a share of the Trainer's epochs, and "
+                f"{_ended_by(trainer)}: set max_epochs on the Trainer as well, pass ActiveLearner(recipe_epochs=...) "
+                f"with the epochs that one training takes, or give {name} as a whole number."
+            )
 
     def records(self, labels: int, batch: int) -> int | None:
         """Records that go forward and backward in one training.
@@ -59,3 +85,12 @@ class Recipe:
             epochs, rest = divmod(self.steps * self.accumulate, kept)
             limits.append(epochs * an_epoch + rest * min(batch, labels))
         return int(min(limits)) if limits else None
+
+
+def _ended_by(trainer: L.Trainer) -> str:
+    """What ends the fits of a Trainer without a limit on epochs."""
+    if trainer.max_steps > 0:
+        return f"max_steps={trainer.max_steps} is all that ends this one's fits"
+    if any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        return "max_time, or a Timer, is all that ends this one's fits"
+    return f"this one has max_epochs={trainer.max_epochs}, which is no limit"

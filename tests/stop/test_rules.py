@@ -287,3 +287,23 @@ def test_settings_out_of_range(build: Any, message: str) -> None:
 def test_stall_detection_cannot_be_combined() -> None:
     with pytest.raises(TypeError, match="StallDetection is none"):
         AnyOf([StallDetection("train_loss")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values"),
+    [("val_loss", [0.9, 0.5, 0.2]), ("val/error_rate", [0.9, 0.5, 0.2]), ("valAccuracy", [0.2, 0.5, 0.9])],
+)
+def test_a_plateau_knows_which_way_is_better_where_the_name_tells(monitor, values):
+    def reason(values):
+        rounds = tuple(RoundRecord(round=i, labelled=9, queried=9, metrics={monitor: v}) for i, v in enumerate(values))
+        return RoundPlateau(monitor, patience=2)(History(rounds=rounds, pool_size=99, unlabelled=9))
+
+    assert reason(values) is None
+    assert reason(values[::-1]).kind == "plateau"
+
+
+@pytest.mark.parametrize("monitor", ["val_score", "accuracy_loss", "f"])
+def test_a_plateau_asks_which_way_is_better_where_the_name_does_not_tell(monitor):
+    with pytest.raises(ValueError, match=rf"RoundPlateau\('{monitor}'\) needs mode=.*mode='max'.*mode='min'"):
+        RoundPlateau(monitor)
+    assert RoundPlateau(monitor, mode="min").mode == "min"
