@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.trainer.states import TrainerFn
 
 from al_lightning.pool.wrapped import defines
 
@@ -73,7 +74,7 @@ class Delegate(L.LightningDataModule):
     def set_up_inner(self, stage: str) -> None:
         """Run the wrapped DataModule's ``setup`` for a stage, unless it is set up for it."""
         if self.inner is not None and stage not in self._stages:
-            self.inner.setup(stage)
+            self.inner.setup(stage=TrainerFn(stage))  # as Lightning calls it
             self._stages.add(stage)
 
     @contextmanager
@@ -91,7 +92,7 @@ class Delegate(L.LightningDataModule):
         """Run the wrapped DataModule's ``teardown``, once no round follows."""
         if self.inner is not None and self._torn_down and stage in self._stages:
             self._stages.discard(stage)
-            self.inner.teardown(stage)
+            self.inner.teardown(stage=TrainerFn(stage))
 
     def state_dict(self) -> dict[str, Any]:
         """State of the wrapped DataModule, for checkpoints; the pool's own is in the run folder."""

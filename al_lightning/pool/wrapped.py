@@ -126,6 +126,11 @@ def check_dataset(data: Any, name: str) -> None:
             f"{name} is a DataLoader: pass its dataset, {name}=loader.dataset, and how it loads as "
             "PoolDataModule(batch_size=..., eval_batch_size=..., loader={...})."
         )
+    if hasattr(data, "train_dataloader"):
+        raise PoolError(
+            f"{name} is a {type(data).__name__}: pass a dataset. A LightningDataModule is wrapped as "
+            "PoolDataModule(data), once; a pool is not wrapped again."
+        )
     several = list(data.values()) if isinstance(data, Mapping) else data if type(data) in (list, tuple) else []
     if isinstance(data, Mapping) or any(isinstance(part, Dataset | DataLoader) for part in several):
         raise PoolError(

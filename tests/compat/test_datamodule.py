@@ -220,6 +220,20 @@ def test_hooks_are_paired_over_a_run_and_as_in_lightning_after_it(tmp_path: Path
     assert inner.calls == [*run, "setup test", "teardown test"]
 
 
+def test_hooks_get_the_stage_as_lightning_gives_it(tmp_path: Path) -> None:
+    class Strict(Data):
+        def setup(self, *, stage: TrainerFn) -> None:  # type: ignore[override]
+            assert stage.value in ("fit", "test")
+            super().setup(stage)
+
+        def teardown(self, *, stage: TrainerFn) -> None:  # type: ignore[override]
+            super().teardown(stage.value)
+
+    inner = Strict()
+    learner(tmp_path).fit(net(), datamodule=PoolDataModule(inner, task="multiclass"))
+    assert inner.calls[-2:] == ["teardown fit", "teardown test"]
+
+
 def test_a_second_run_sets_up_again(tmp_path: Path) -> None:
     inner = Data()
     pool = PoolDataModule(inner, task="multiclass")
@@ -547,6 +561,8 @@ LOADER = DataLoader(blobs(), batch_size=8)
         ({"data": {"train": blobs(), "test": blobs()}}, "data is a dict of 2 datasets"),
         ({"val": Stream()}, "Stream is not map-style"),
         ({"data": {3: (1.0, 2)}}, "data is a dict of 1"),
+        ({"data": pool_of()}, "data is a PoolDataModule: pass a dataset.*a pool is not wrapped again"),
+        ({"val": Data()}, "val is a Data: pass a dataset"),
         ({"loader": {"batch_size": 4}}, r"'batch_size'.* pass PoolDataModule\(batch_size="),
         ({"loader": {"sampler": [0]}}, "'sampler'.*subclass of PoolDataModule a train_dataloader"),
         ({"loader": {"worker": 4}}, "'worker'.*allowed: .*num_workers"),
