@@ -17,6 +17,7 @@ from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
+from al_lightning.pool.place import Place, place_of
 from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import LabelledView, for_training, loader_for_scoring
@@ -104,6 +105,7 @@ class PoolDataModule(Delegate):
         self.loop: Loop | None = None  # a new one per pool.rounds(): callbacks remember each by itself
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
+        self._place: tuple[Any, Any, Place] | None = None
         self._brought: dict[int, Any] | None = None
         self._val_labels = 0
         self._shuffle: bool | None = (loader or {}).get("shuffle")  # None: as the wrapped loader, else yes
@@ -446,10 +448,24 @@ class PoolDataModule(Delegate):
         ids = self.unlabelled if self.candidates is None else self.candidates
         return self._eval_loader(self.eval_data, sampler=ids.tolist())
 
-    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader:
-        """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads."""
+    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray, place: Place | None = None) -> DataLoader:
+        """``(ids, batch)`` for exactly these ids, in this order: what the scorer reads.
+
+        Args:
+            ids: ``(n,)``.
+            place: where the target stands in a batch, for a model that is not shown it.
+        """
         data = self.stand_in or self.eval_data
-        return loader_for_scoring(data, ids, self.records_at_once, self.loader, self.items, self.known_label)
+        shown = self.items.showing(self.known_label, None if place is None else place.label)
+        return loader_for_scoring(data, ids, self.records_at_once, self.loader, shown)
+
+    @property
+    def place(self) -> Place:
+        """Where the target stands in a batch, found once for these records and their collate function."""
+        data, collate = self.eval_data, self.loader.get("collate_fn")
+        if self._place is None or self._place[0] is not data or self._place[1] is not collate:
+            self._place = data, collate, place_of(data, self.items, collate, self.known_label)
+        return self._place[2]
 
     @property
     def known_label(self) -> Any:

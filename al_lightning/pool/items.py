@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,20 +155,25 @@ class ItemFormat:
             return self.like if is_blank(own, self.task) else own
         return self.like  # arrays and numbers are alike in every record, and need no look
 
-    def shown(self, item: Any, known: Any) -> Any:
-        """The item as collate functions can take it: a label where it has a placeholder that may be in their way.
+    def shown(self, item: Any, known: Any = None, label: Any = None) -> Any:
+        """The item as collate functions can take it, where no model sees its target.
 
         Args:
-            item: of a record to be inferred; no model sees its target.
-            known: a label that was bought for another record, or None.
+            item: of a record to be inferred.
+            known: a label that was bought for another record; it stands where nobody knows the target.
+            label: what ``attach`` gets, so that items are put together as they are for training; None leaves them.
         """
         if self.attach is not None:
-            return item
+            return item if label is None else self.attach(item, label)
         own = self.place_of_target(item)
         if (self.stacked and is_array(own) and 0 not in own.shape) or not is_blank(own, self.task):
             return item
         stand_in = _NEUTRAL.get(self.task) if known is None else known
         return item if stand_in is None else self.attached(item, stand_in)
+
+    def showing(self, known: Any, label: Any = None) -> Callable[[Any], Any]:
+        """:meth:`shown` of these labels, to be sent to where items are read."""
+        return partial(self.shown, known=known, label=label)
 
     def replaced(self, item: Any, label: Any) -> Any:
         """The item (or batch) with ``label`` in the target's place."""

@@ -114,24 +114,22 @@ class IndexedView(Dataset[Any]):
 
     Args:
         data: the user's dataset (its eval view).
-        items: where the target sits; None serves items as they are.
-        known: a label that was bought, for the place of a target that nobody knows.
+        shown: makes of an item what is collated, see :meth:`ItemFormat.shown`; None leaves it as it is.
     """
 
-    def __init__(self, data: Any, items: ItemFormat | None = None, known: Any = None) -> None:
-        self.data, self.items, self.known = data, items, known
+    def __init__(self, data: Any, shown: Callable[[Any], Any] | None = None) -> None:
+        self.data, self._shown = data, shown
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def _shown(self, item: Any) -> Any:
-        return item if self.items is None else self.items.shown(item, self.known)
-
     def __getitem__(self, id: int) -> tuple[int, Any]:
-        return id, self._shown(self.data[id])
+        item = self.data[id]
+        return id, item if self._shown is None else self._shown(item)
 
     def __getitems__(self, ids: Sequence[int]) -> Any:
-        return ids, [self._shown(item) for item in read(self.data, ids)]
+        items = read(self.data, ids)
+        return ids, items if self._shown is None else list(map(self._shown, items))
 
 
 class IndexedCollate:
@@ -163,8 +161,7 @@ def loader_for_scoring(
     ids: Sequence[int] | np.ndarray,
     batch: int,
     options: Mapping[str, Any],
-    items: ItemFormat | None = None,
-    known: Any = None,
+    shown: Callable[[Any], Any] | None = None,
 ) -> DataLoader:
     """``(ids, batch)`` for exactly these ids, in this order.
 
@@ -173,10 +170,9 @@ def loader_for_scoring(
         ids: ``(n,)``.
         batch: records of a batch.
         options: further settings of the loader; what would leave records out or mix them is ignored.
-        items: where the target sits.
-        known: a label that was bought, for the place of a target that nobody knows.
+        shown: makes of an item what is collated; None leaves it as it is.
     """
-    view, collate = for_scoring(data, options.get("collate_fn"), items, known)
+    view, collate = for_scoring(data, options.get("collate_fn"), shown)
     kept = {name: value for name, value in options.items() if name not in ("collate_fn", "drop_last")}
     return DataLoader(
         view, batch_size=batch, shuffle=False, collate_fn=collate, sampler=np.asarray(ids).tolist(), **kept
@@ -184,17 +180,16 @@ def loader_for_scoring(
 
 
 def for_scoring(
-    data: Any, collate: Callable[..., Any] | None, items: ItemFormat | None = None, known: Any = None
+    data: Any, collate: Callable[..., Any] | None, shown: Callable[[Any], Any] | None = None
 ) -> tuple[IndexedView, Callable[..., Any]]:
     """The dataset and collate function to score with: a batch at a time where that is the same, else item by item.
 
     Args:
         data: the user's dataset (its eval view).
         collate: the user's collate function, or None for PyTorch's.
-        items: where the target sits; None serves items as they are.
-        known: a label that was bought, for the place of a target that nobody knows.
+        shown: makes of an item what is collated; None leaves it as it is.
     """
     if type(data) is TensorDataset and collate in (None, default_collate):  # a subclass may serve other items
         tensors = IndexedTensors(data)
         return tensors, tensors.collate
-    return IndexedView(data, items, known), IndexedCollate(collate)
+    return IndexedView(data, shown), IndexedCollate(collate)

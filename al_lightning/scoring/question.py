@@ -20,6 +20,7 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
+from al_lightning.pool.place import Place
 from al_lightning.query.base import Strategy
 from al_lightning.scoring.samples import Samples
 from al_lightning.settings import describe
@@ -35,7 +36,11 @@ class Readable(Protocol):
     items: ItemFormat
     scoring_batch_size: int | None
 
-    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader[Any]:
+    @property
+    def place(self) -> Place:
+        """Where the target stands in a batch."""
+
+    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray, place: Place | None = None) -> DataLoader[Any]:
         """``(ids, batch)`` for exactly these ids, in this order."""
 
 

@@ -161,6 +161,8 @@ def reading_of(pool: PoolDataModule, opens: Callable[[], Any] | None) -> Reading
     return Reading(
         task=pool.task,
         items=pool.items,
+        place=pool.place,
+        known=pool.known_label,
         size=pool.size,
         batch=pool.records_at_once,
         options=pool.loader,

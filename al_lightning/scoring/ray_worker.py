@@ -25,6 +25,7 @@ from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError, WorkerFailed
 from al_lightning.pool import fingerprint
 from al_lightning.pool.items import ItemFormat
+from al_lightning.pool.place import Place
 from al_lightning.pool.views import loader_for_scoring
 from al_lightning.pool.wrapped import size_of
 from al_lightning.scoring.question import Question
@@ -51,6 +52,8 @@ class Reading:
     Args:
         task: what logits mean.
         items: where the target sits.
+        place: where it stands in a batch.
+        known: a label that was bought, for the place of a target that nobody knows.
         size: records of the pool.
         batch: records of a batch.
         options: further settings of the DataLoader.
@@ -62,6 +65,8 @@ class Reading:
 
     task: str
     items: ItemFormat
+    place: Place
+    known: Any
     size: int
     batch: int
     options: Mapping[str, Any]
@@ -115,6 +120,7 @@ class OpenedPool:
     def __init__(self, reading: Reading, *, parallel: bool) -> None:
         data = reading.data if reading.opens is None else reading.opens()
         self.task, self.items, self.scoring_batch_size = reading.task, reading.items, None
+        self.place, self._known = reading.place, reading.known
         self._data, self._batch = data, reading.batch
         self._bytes_seen = 0
         # A worker on the CPU has the cores it asked for; loader processes of its own would take those of others.
@@ -123,9 +129,10 @@ class OpenedPool:
         if reading.fingerprint is not None:
             fingerprint.check(reading.fingerprint, size_of(data), None, fingerprint.reader(data, self.items))
 
-    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray) -> DataLoader[Any]:
+    def indexed_dataloader(self, ids: Sequence[int] | np.ndarray, place: Place | None = None) -> DataLoader[Any]:
         """``(ids, batch)`` for exactly these ids, in this order."""
-        return loader_for_scoring(self._data, ids, self.scoring_batch_size or self._batch, self._options)
+        shown = self.items.showing(self._known, None if place is None else place.label)
+        return loader_for_scoring(self._data, ids, self.scoring_batch_size or self._batch, self._options, shown)
 
     def bytes_new(self) -> int:
         """Bytes the dataset has read since this was asked last."""

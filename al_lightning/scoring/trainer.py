@@ -23,7 +23,7 @@ from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import read
 from al_lightning.query.base import Strategy, check_task
 from al_lightning.rounds import Ranks, borrowed_for_scoring
-from al_lightning.scoring.infer import infer
+from al_lightning.scoring.infer import decides_itself, infer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Payload, Question, Readable, Request, Scorer
 from al_lightning.scoring.samples import Samples
@@ -75,6 +75,7 @@ class _ScoringModule(L.LightningModule):
         self.model = model
         self.found = _Found()
         self._pool, self._payload, self._meter, self._samples = pool, payload, meter, samples
+        self.place = None if decides_itself(model) else pool.place
         self._before, self._transfer, self._after = transfer_hooks(pool, model)
 
     def predict_step(self, dataloader_iter: Iterator[tuple[Any, int, int]]) -> bool:
@@ -96,7 +97,7 @@ class _ScoringModule(L.LightningModule):
             if self._fits(ids, batch):
                 return
             self._halve(len(ids))
-        most, loader = self._pool.scoring_batch_size or 1, self._pool.indexed_dataloader(ids)
+        most, loader = self._pool.scoring_batch_size or 1, self._pool.indexed_dataloader(ids, self.place)
         for start in range(0, len(ids), most):
             some, part = loader.collate_fn(read(loader.dataset, ids[start : start + most].tolist()))
             self._score(some.numpy(), part)
@@ -125,7 +126,9 @@ class _ScoringModule(L.LightningModule):
 
         def answer() -> Outputs:
             with self._meter.counting("forward", len(ids)):
-                outputs = infer(self.model, batch, items=self._pool.items, task=self._pool.task).check(len(ids))
+                outputs = infer(
+                    self.model, batch, items=self._pool.items, task=self._pool.task, place=self.place
+                ).check(len(ids))
             found.forwards += len(ids)
             found.width = outputs.logits.shape[-1] if outputs.logits.ndim > 1 else 1
             return outputs
@@ -180,7 +183,7 @@ def run_inference(
     with Stopwatch.running() as watch, isolate_rng(), borrowed_for_scoring(trainer, model):
         share = ids[ranks.rank :: ranks.world]
         # An empty share still takes part in the collective calls, with a record nobody counts.
-        loader = pool.indexed_dataloader(share if len(share) else ids[:1])
+        loader = pool.indexed_dataloader(share if len(share) else ids[:1], module.place)
         trainer.predict(module, dataloaders=loader, return_predictions=False)
         width = module.found.width
     parts = ranks.gather(module.found if len(share) else _Found())
