@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import lightning.pytorch as L
+
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
+from al_lightning.features.source import Layer
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.view import NO_FEATURES
 from al_lightning.query.base import check_task
 from al_lightning.round_size import Planned
+from al_lightning.scoring.infer import check_shown
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.stop.base import alternatives, needed_by
 
@@ -70,15 +74,18 @@ def _check_proxy(learner: ActiveLearner) -> None:
         )
 
 
-def check_pool(learner: ActiveLearner, pool: PoolDataModule) -> None:
-    """Once the pool is known.
+def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningModule) -> None:
+    """Once the pool is known, and the model that is trained on it.
 
     Raises:
         FeaturesMissing: a rule that compares records by features, of a pool without.
-        OutputMismatch: a strategy that does not take the pool's task, or agreement of a task without a class a record.
+        OutputMismatch: a strategy that does not take the pool's task, agreement of a task without a class a record, or
+            a model that cannot be shown records without their targets.
         PoolExhausted: more records asked for than the pool holds.
     """
     check_task(learner.query, pool.task)
+    if learner.query.needs_inference or learner.stop_set or isinstance(pool.features, Layer):
+        check_shown(model if learner.proxy is None else learner.proxy, pool)
     if learner.candidates.uses_shards:
         _ = pool.view().shard_of  # a pool without is refused before anything is bought
     coverage = needed_by(learner.stop).get("coverage")

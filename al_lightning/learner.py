@@ -263,7 +263,7 @@ class ActiveLearner:
         ranks.start()
         for module in self._modules(model):
             materialise(module, first, pool)
-        check_pool(self, pool)
+        check_pool(self, pool, model)
 
         def recipe(labels: int) -> int | None:
             return self.recipe.records(labels, (pool.batch_size or 1) * ranks.world)

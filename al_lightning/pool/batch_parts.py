@@ -116,7 +116,7 @@ class Elsewhere(Exception):
     """A batch has no part where one is expected."""
 
 
-def without(node: Any, paths: Iterable[Path], *, blank: bool = False, strict: bool = True) -> Any:
+def without(node: Any, paths: Iterable[Path], *, blank: bool = False) -> Any:
     """Take parts out of a batch, which stays as it is; what remains keeps its type.
 
     A tuple or list that loses a part is a tuple of the others, or the one that is left. An attribute of an object
@@ -126,7 +126,6 @@ def without(node: Any, paths: Iterable[Path], *, blank: bool = False, strict: bo
         node: the batch.
         paths: of what is taken out.
         blank: whether None is put in the place of every part instead.
-        strict: whether a missing key is an error.
 
     Raises:
         Elsewhere: there is no such part.
@@ -139,28 +138,27 @@ def without(node: Any, paths: Iterable[Path], *, blank: bool = False, strict: bo
     kind = next(iter(below))[0]
     if kind is Kind.EACH and isinstance(node, list | tuple):
         (rests,) = below.values()
-        return [without(part, rests, blank=blank, strict=strict) for part in node]
+        return [without(part, rests, blank=blank) for part in node]
     if kind is Kind.KEY and is_keyed(node):
-        return _without_keys(node, below, blank, strict)
+        return _without_keys(node, below, blank)
     if kind is Kind.PART and isinstance(node, list | tuple):
-        return _without_parts(node, below, blank, strict)
+        return _without_parts(node, below, blank)
     if kind is Kind.NAME and all(hasattr(node, name) for _, name in below):
         made = copy.copy(node)
         for (_, name), rests in below.items():
-            left = None if () in rests else without(getattr(node, name), rests, blank=blank, strict=strict)
+            left = None if () in rests else without(getattr(node, name), rests, blank=blank)
             object.__setattr__(made, name, left)
         return made
     raise Elsewhere(f"a {type(node).__name__} has no {kind.value} {next(iter(below))[1]!r}")
 
 
-def _without_keys(node: Any, below: Mapping[Step, list[Path]], blank: bool, strict: bool) -> Any:
+def _without_keys(node: Any, below: Mapping[Step, list[Path]], blank: bool) -> Any:
     made = copy.copy(node) if isinstance(node, MutableMapping) or not isinstance(node, Mapping) else dict(node)
     for (_, key), rests in below.items():
         if key not in _keys(node):
-            if strict:
-                raise Elsewhere(f"the {type(node).__name__} has the keys {_keys(node)}, and not {key!r}")
-        elif () not in rests:
-            made[key] = without(node[key], rests, blank=blank, strict=strict)
+            raise Elsewhere(f"the {type(node).__name__} has the keys {_keys(node)}, and not {key!r}")
+        if () not in rests:
+            made[key] = without(node[key], rests, blank=blank)
         elif blank:
             made[key] = None
         else:
@@ -168,7 +166,7 @@ def _without_keys(node: Any, below: Mapping[Step, list[Path]], blank: bool, stri
     return made
 
 
-def _without_parts(node: Any, below: Mapping[Step, list[Path]], blank: bool, strict: bool) -> Any:
+def _without_parts(node: Any, below: Mapping[Step, list[Path]], blank: bool) -> Any:
     parts, gone = list(node), set()
     for (_, place), rests in below.items():
         if not -len(parts) <= place < len(parts):
@@ -176,7 +174,7 @@ def _without_parts(node: Any, below: Mapping[Step, list[Path]], blank: bool, str
         if () in rests:
             gone.add(place % len(parts))
         else:
-            parts[place] = without(parts[place], rests, blank=blank, strict=strict)
+            parts[place] = without(parts[place], rests, blank=blank)
     if blank or not gone:
         made = [None if i in gone else part for i, part in enumerate(parts)]
         return type(node)._make(made) if hasattr(node, "_make") else type(node)(made)

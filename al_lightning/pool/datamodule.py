@@ -105,7 +105,7 @@ class PoolDataModule(Delegate):
         self.loop: Loop | None = None  # a new one per pool.rounds(): callbacks remember each by itself
         self._val, self._test, self._eval_view = val, test, eval_view
         self._data: Any = None
-        self._place: tuple[Any, Any, Place] | None = None
+        self._place: tuple[Any, Any, Place | None] | None = None
         self._brought: dict[int, Any] | None = None
         self._val_labels = 0
         self._shuffle: bool | None = (loader or {}).get("shuffle")  # None: as the wrapped loader, else yes
@@ -460,8 +460,11 @@ class PoolDataModule(Delegate):
         return loader_for_scoring(data, ids, self.records_at_once, self.loader, shown)
 
     @property
-    def place(self) -> Place:
-        """Where the target stands in a batch, found once for these records and their collate function."""
+    def place(self) -> Place | None:
+        """Where the target stands in a batch, found once for these records and their collate function.
+
+        None where collation leaves it where it stands in an item.
+        """
         data, collate = self.eval_data, self.loader.get("collate_fn")
         if self._place is None or self._place[0] is not data or self._place[1] is not collate:
             self._place = data, collate, place_of(data, self.items, collate, self.known_label)

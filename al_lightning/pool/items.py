@@ -83,7 +83,9 @@ class ItemFormat:
             PoolError: with a custom ``attach`` and a tuple, where nothing says which element is the target.
         """
         if isinstance(item, Mapping):
-            return {key: value for key, value in item.items() if key != self.target_key}
+            made = _copied(item)
+            made.pop(self.target_key, None)
+            return made
         if isinstance(item, tuple | list) and len(item) >= 2:
             if self.attach is not None:
                 raise PoolError(
@@ -177,14 +179,15 @@ class ItemFormat:
 
     def replaced(self, item: Any, label: Any) -> Any:
         """The item (or batch) with ``label`` in the target's place."""
-        if type(item) is dict:
-            return {**item, self.target_key: label}
-        if isinstance(item, MutableMapping):
-            made = copy.copy(item)
+        if isinstance(item, Mapping):
+            made = _copied(item)
             made[self.target_key] = label
             return made
-        if isinstance(item, Mapping):
-            return {**item, self.target_key: label}
         if hasattr(item, "_make"):  # a namedtuple
             return item._make((*item[:-1], label))
         return [*item[:-1], label] if isinstance(item, list) else (*item[:-1], label)
+
+
+def _copied(item: Mapping[Any, Any]) -> Any:
+    """A copy that can be changed, of the same type where that can be."""
+    return copy.copy(item) if isinstance(item, MutableMapping) else dict(item)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from al_lightning.errors import OutputMismatch
-from al_lightning.pool.batch_parts import Elsewhere, Kind, Path, collapsed, leaves, spell, without
+from al_lightning.pool.batch_parts import Elsewhere, Path, collapsed, leaves, spell, without
 from al_lightning.pool.fingerprint import digest
 from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.targets import as_like, is_array
@@ -47,13 +47,11 @@ class Place:
     Args:
         paths: of the parts that depend on it.
         problem: why that cannot be told; None where it can.
-        strict: whether the parts have to be there.
         label: that the user's ``attach`` took, to put items together while scoring; None where there is no ``attach``.
     """
 
     paths: tuple[Path, ...] = ()
     problem: str | None = None
-    strict: bool = True
     label: Any = None
 
     def check(self) -> None:
@@ -73,7 +71,7 @@ class Place:
         """
         self.check()
         try:
-            return without(batch, self.paths, blank=blank, strict=self.strict)
+            return without(batch, self.paths, blank=blank)
         except Elsewhere as error:
             raise OutputMismatch(
                 f"collation puts the target into {self}, and the batch that the transfer hooks returned has another "
@@ -84,11 +82,11 @@ class Place:
         return ", ".join(map(spell, self.paths)) or "no part of the batch"
 
 
-def place_of(data: Any, items: ItemFormat, collate: Collate | None, known: Any = None) -> Place:
-    """Find the target's place in a batch.
+def place_of(data: Any, items: ItemFormat, collate: Collate | None, known: Any = None) -> Place | None:
+    """Find the target's place in a batch; None where it stands as in an item.
 
-    PyTorch's ``default_collate`` leaves it where it is in the item. Any other function is tried on a few records: all
-    that changes with their targets depends on these. Nothing else changes meanwhile, random generators included.
+    PyTorch's ``default_collate`` leaves it there. Any other function is tried on a few records: all that changes with
+    their targets depends on these. Nothing else changes meanwhile, random generators included.
 
     Args:
         data: the records as scoring reads them.
@@ -97,14 +95,8 @@ def place_of(data: Any, items: ItemFormat, collate: Collate | None, known: Any =
         known: a label that was bought, or None.
     """
     if items.attach is None and collate in (None, default_collate):
-        step = (Kind.KEY, items.target_key) if isinstance(_first(data), Mapping) else (Kind.PART, -1)
-        return Place(((step,),), strict=False)
+        return None
     return _Trial(data, items, collate or default_collate, known).place()
-
-
-def _first(data: Any) -> Any:
-    with isolate_rng():
-        return data[0]
 
 
 class _Trial:

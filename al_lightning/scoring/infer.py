@@ -8,11 +8,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from al_lightning.errors import OutputMismatch
+from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.place import Place
+from al_lightning.pool.views import read
 from al_lightning.scoring.outputs import Outputs
 
 
@@ -57,6 +61,23 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str, place: 
 def decides_itself(model: nn.Module) -> bool:
     """Whether the model has an ``infer`` of its own, which gets the batch as it is."""
     return callable(getattr(model, "infer", None))
+
+
+def check_shown(model: nn.Module, pool: PoolDataModule) -> None:
+    """Raise OutputMismatch if a model cannot be shown what a collate function makes of records without their targets.
+
+    Args:
+        model: the user's module; nothing of it is run.
+        pool: of which two records are collated, unless PyTorch's own function does it.
+    """
+    place = None if decides_itself(model) else pool.place
+    if place is None:
+        return
+    place.check()
+    loader = pool.indexed_dataloader(np.arange(min(2, pool.size)), place)
+    with isolate_rng():
+        _, batch = loader.collate_fn(read(loader.dataset, list(loader.sampler)))
+    arguments(model, batch, pool.items, place)
 
 
 def arguments(

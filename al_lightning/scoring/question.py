@@ -37,8 +37,8 @@ class Readable(Protocol):
     scoring_batch_size: int | None
 
     @property
-    def place(self) -> Place:
-        """Where the target stands in a batch."""
+    def place(self) -> Place | None:
+        """Where the target stands in a batch; None: where it stands in an item."""
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray, place: Place | None = None) -> DataLoader[Any]:
         """``(ids, batch)`` for exactly these ids, in this order."""

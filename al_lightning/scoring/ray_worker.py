@@ -52,7 +52,7 @@ class Reading:
     Args:
         task: what logits mean.
         items: where the target sits.
-        place: where it stands in a batch.
+        place: where it stands in a batch; None: where it stands in an item.
         known: a label that was bought, for the place of a target that nobody knows.
         size: records of the pool.
         batch: records of a batch.
@@ -65,7 +65,7 @@ class Reading:
 
     task: str
     items: ItemFormat
-    place: Place
+    place: Place | None
     known: Any
     size: int
     batch: int

@@ -200,7 +200,6 @@ COLLATED: dict[str, tuple[Callable[[], Records], str | None, Any, Callable[[Any]
     "lists of records": (images, None, lists, lambda b: b[0]),
     "the items themselves": (images, None, lambda rows: rows, lambda b: [x for x, _ in b]),
     "the items themselves, as dicts": (dicts, "label", list, lambda b: [{"ids": row["ids"]} for row in b]),
-    "parts of a target": (several, None, None, lambda b: b[0]),
     "parts of a target, spread": (
         several, None,
         lambda rows: {**default_collate([y for _, y in rows]), "x": torch.stack([x for x, _ in rows])},
@@ -221,7 +220,6 @@ COLLATED: dict[str, tuple[Callable[[], Records], str | None, Any, Callable[[Any]
     "partial": (tuples, None, partial(scaled, by=2.0), lambda b: b[1]),
     "a target that is left out": (tuples, None, lambda rows: (x_of(rows), n_of(rows)), lambda b: b),
     "arrays": (tuples, None, lambda rows: (y_of(rows).numpy(), x_of(rows).numpy()), lambda b: b[1]),
-    "PyTorch's own": (several, None, default_collate, lambda b: b[0]),
 }  # fmt: skip
 
 
@@ -231,13 +229,13 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) if isinstance(a, Graphs) else equal(a, b)
 
 
-def found(name: str) -> tuple[Place, Any, Any]:
+def found(name: str) -> tuple[Any, Any, Any]:
     """The place, a batch of five records and what a model is to be shown of it."""
     make, key, collate, shown = COLLATED[name]
     data = make()
-    place = place_of(data, ItemFormat(key, task="multiclass", stacked=collate in (None, default_collate)), collate)
+    place = place_of(data, ItemFormat(key, task="multiclass", stacked=False), collate)
     torch.manual_seed(0)
-    batch = (collate or default_collate)([data[i] for i in (1, 5, 2, 7, 11)])
+    batch = collate([data[i] for i in (1, 5, 2, 7, 11)])
     return place, batch, shown(batch)
 
 
@@ -337,6 +335,11 @@ def test_what_cannot_be_told_is_asked_for_by_name(name: str) -> None:
     for ask in (place.check, lambda: place.withheld(())):
         with pytest.raises(OutputMismatch, match=rf"{message}.*infer\(batch\)"):
             ask()
+
+
+@pytest.mark.parametrize("collate", [None, default_collate])
+def test_pytorchs_own_collation_leaves_it_where_it_is(collate: Any) -> None:
+    assert place_of(several(), ItemFormat(), collate) is None
 
 
 def test_a_batch_that_hooks_have_rebuilt_is_not_guessed_at() -> None:
