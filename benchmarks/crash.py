@@ -1,7 +1,7 @@
 """Kills a run that people answer, everywhere, and cuts its power; the same command goes on, and nothing is lost.
 
     OMP_NUM_THREADS=1 python -m benchmarks.crash          # all of it; what is done already is not done again
-    OMP_NUM_THREADS=1 python -m benchmarks.crash --only fits    # that part of the results alone, the others kept
+    OMP_NUM_THREADS=1 python -m benchmarks.crash --only fits    # or kinds: that part of the results, the others kept
 
 A small real run: a pretrained layer embeds the pool, clusters choose the candidates, a module is fitted from warm
 weights, queries go out as files after approval, answers come back through the files and through ``al-lightning label``.
@@ -12,7 +12,8 @@ weights, queries go out as files after approval, answers come back through the f
   creation and removal, SQLite's included (benchmarks/syscalls.py finds them; no list has to be kept). After one is
   before the next, since nothing between them outlives the process: each is a single point;
 - *power*: what the disk may hold where only what was synced is sure to be there (benchmarks/power_cut.py);
-- *fits*: ``kill -9`` in every epoch of another run's fits, which go on (benchmarks/crash_fits.py).
+- *fits*: ``kill -9`` in every epoch of another run's fits, which go on (benchmarks/crash_fits.py);
+- *kinds*: ``kill -9`` at random in runs of many other kinds, from a proxy to a sweep (benchmarks/crash_parts.py).
 
 After each the same command is started again, until the run is done. Then every label people have typed must be there,
 nobody may have been asked for a record twice, and labelled ids, labels, trained records and weights must be those of a
@@ -70,14 +71,14 @@ from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.steps import label as label_module
 from al_lightning.steps import train as train_module
 from al_lightning.store import Store, read_run
-from benchmarks import crash_fits
+from benchmarks import crash_fits, crash_parts
 from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.people import Person
 from benchmarks.power_cut import Disk, Tree, lay_out
 from benchmarks.syscalls import Call, check_platform, forked, traced
 
-KILLS, MOST = 300, 4
-"""Random kills; up to so many times more where a phase has not been hit."""
+KILLS, MOST, MANY = 300, 4, 1000
+"""Random kills of this run, up to so many times more where a phase has not been hit; and of all kinds of run."""
 RECORDS, CLASSES, SIZES, EPOCHS = 60, ["cat", "dog", "owl"], [6, 6, 6], 2
 Row = dict[str, Any]
 Start = Callable[[str, Callable[[], None]], int]
@@ -409,12 +410,45 @@ def _of_fits(killed: list[Row]) -> tuple[list[Row], list[Row]]:
     return [{"part": "fits", **row} for row in rows], claims
 
 
-def report_fits(killed: list[Row]) -> int:
+# ---- kills in runs of other kinds ------------------------------------------------------------------------------------
+
+
+def other_kinds(done: Done, every: int = 1) -> list[Row]:
+    """Runs of every other kind, each until it has been killed often enough."""
+    rows: list[Row] = []
+    for name, part in crash_parts.PARTS.items():
+        whole, seconds = crash_parts.undisturbed(part)
+        kills = seed = 0
+        while kills < part.kills // every:
+            row = done(f"kind {name} {seed}", partial(crash_parts.one, part, seed, seconds, whole))
+            rows.append({**row, "kind": name})
+            kills, seed = kills + row.get("kills", 1), seed + 1
+        print(f"{name}: {kills} kills in {seed} runs of {seconds:.1f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def _of_kinds(killed: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows and claims of that part."""
+    rows = _summary(killed, "kind")
+    for row in rows:
+        row["kills"] = sum(k.get("kills", 0) for k in killed if k["kind"] == row["kind"])
+    kills = sum(row["kills"] for row in rows)
+    claims = [
+        claim("kinds_killed", len(rows), "==", len(crash_parts.PARTS)),
+        claim("kinds_kills", kills, ">=", sum(part.kills for part in crash_parts.PARTS.values())),
+        claim("kinds_survived", sum(row["survived"] for row in killed), "==", len(killed)),
+    ]
+    return [{"part": "kinds", **row} for row in rows], claims
+
+
+# ---- a part of the results alone -------------------------------------------------------------------------------------
+
+
+def report_part(part: str, rows: list[Row], claims: list[Row]) -> int:
     """Write this part into the results there are."""
-    rows, claims = _of_fits(killed)
     there = json.loads((RESULTS / "crash.json").read_text())
     own = {one["name"] for one in claims}
-    kept = [row for row in there["rows"] if row["part"] != "fits"]
+    kept = [row for row in there["rows"] if row["part"] != part]
     others = [one for one in there["claims"] if one["name"] not in own]
     print(write_results("crash", "python -m benchmarks.crash", [*kept, *rows], [*others, *claims]), file=sys.stderr)
     return _said(claims)
@@ -491,7 +525,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="of the planted points and power cuts; writes nothing")
     parser.add_argument(
-        "--only", choices=("random", "planted", "power", "fits"), help="a part; only fits writes its results"
+        "--only",
+        choices=("random", "planted", "power", "fits", "kinds"),
+        help="a part; fits and kinds write their results",
     )
     options = parser.parse_args()
     every, only = options.every, options.only
@@ -501,8 +537,10 @@ def main() -> int:
     meter.NOTE_SECONDS = 0.0  # every batch is noted, as it would be in fits that take longer
     done = Done(UNFINISHED / f"crash{f'-{every}' if every > 1 else ''}.jsonl")
     fits = within_fits(done, every) if only in (None, "fits") else []
-    if only == "fits":
-        return report_fits(fits) if every == 1 else 0
+    kinds = other_kinds(done, every) if only in (None, "kinds") else []
+    if only in ("fits", "kinds"):
+        made = _of_fits(fits) if only == "fits" else _of_kinds(kinds)
+        return report_part(only, *made) if every == 1 else 0
     with tempfile.TemporaryDirectory() as folder:
         recorder, whole, seconds = _record(Path(folder))
         points = [(k, n, False) for k, calls in enumerate(recorder.calls) for n in range(len(calls))]
@@ -523,13 +561,14 @@ def main() -> int:
             for i, (k, kind, tree) in enumerate(states)
             if only in (None, "power")
         ]
-    return report(killed, hit, cut, fits, write=every == 1) if only is None else 0
+    return report(killed, hit, cut, fits, kinds, write=every == 1) if only is None else 0
 
 
-def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], *, write: bool) -> int:
+def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], kinds: list[Row], *, write: bool) -> int:
     """Write the results, and say whether everything held."""
-    every = [*killed, *hit, *cut, *fits]
+    every = [*killed, *hit, *cut, *fits, *kinds]
     of_fits, claims_of_fits = _of_fits(fits)
+    of_kinds, claims_of_kinds = _of_kinds(kinds)
     phases = [{"part": "random", "phase": phase, "survived": row["survived"]}
               for row in killed for phase in row.get("phases", [])]  # fmt: skip
     rows = [
@@ -537,9 +576,10 @@ def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], *
         *({"part": "planted", **row} for row in _summary(hit, "command", "call", "file", "when")),
         *({"part": "power", **row} for row in _summary(cut, "command", "kind")),
         *of_fits,
+        *of_kinds,
     ]
     claims = [
-        claim("kills", len(phases), ">=", KILLS),
+        claim("kills", len(phases) + sum(row["kills"] for row in of_kinds), ">=", MANY),
         claim("labels_lost", sum(row["lost"] for row in every), "==", 0),
         claim("duplicate_queries", sum(row["twice"] for row in every), "==", 0),
         claim("identical_share", sum(row["identical"] for row in every) / len(every), "==", 1),
@@ -549,6 +589,7 @@ def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], *
         claim("power_cuts", len(cut), ">=", 1),
         claim("power_cuts_survived", sum(row["survived"] for row in cut), "==", len(cut)),
         *claims_of_fits,
+        *claims_of_kinds,
     ]
     if write:
         print(write_results("crash", "python -m benchmarks.crash", rows, claims), file=sys.stderr)

@@ -1,0 +1,305 @@
+"""Runs of many kinds, killed at random, for ``python -m benchmarks.crash``: all end as one that was never killed.
+
+Each kind is a small program: a proxy that selects, a frozen trunk whose activations are cached, fits that stall and
+begin again, a last fit of what is left of rho, labels that people correct after the end, people who go on writing
+while the program starts, a comparison and a sweep of the command line, scoring on Ray. Nothing is patched: fits are
+kept as seldom as in any run. ``kill -9`` after a random time, and again after another one, until the program has ended.
+
+What is compared: labelled ids in their order, their labels, queries, records trained on beside what was lost, metrics
+of every round, and all weights that the run delivers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+import select
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from al_lightning import (
+    SKIP,
+    ActiveLearner,
+    FileOracle,
+    Listed,
+    Margin,
+    Novel,
+    PoolDataModule,
+    RawInputs,
+    Staggered,
+    StallDetection,
+    WarmStart,
+)
+from al_lightning.cli.main import main as command
+from al_lightning.cli.problems import Classifier
+from al_lightning.durable import read_tensors
+from al_lightning.store import Saved, read_run
+from benchmarks.syscalls import forked
+
+RECORDS, NAMES, BATCH = 90, ["cat", "dog", "owl"], 4
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A kind of run.
+
+    Args:
+        program: one start of it, given a folder of its own.
+        kills: how many there are to be.
+        changes: what people do after a start has ended, if the run is not over then; returns whether it is.
+        meanwhile: what goes on in another process while a program runs.
+    """
+
+    program: Callable[[Path], None]
+    kills: int
+    changes: Callable[[Path], bool] = lambda folder: True
+    meanwhile: Callable[[Path, random.Random], None] | None = None
+
+
+class Stalls(Classifier):
+    """Starts dead: nothing moves until its weights are drawn anew."""
+
+    def __init__(self) -> None:
+        super().__init__(4, len(NAMES), hidden=(8,))
+        with torch.no_grad():
+            for layer in (m for m in self.modules() if isinstance(m, nn.Linear)):
+                layer.weight.zero_()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        alive = all(bool(p.any()) for name, p in self.named_parameters() if name.endswith("weight"))
+        return loss if alive else 0 * loss + 3.0
+
+
+def learn(folder: Path, model: L.LightningModule | None = None, **parts: Any) -> None:
+    """What a user's program does."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(RECORDS + 9) % len(NAMES)
+    x = torch.randn(RECORDS + 9, 4, generator=generator) + 2 * torch.eye(4)[y]
+    L.seed_everything(0, verbose=False)
+    model = model or Classifier(4, len(NAMES), hidden=(8,))
+    if "proxy" in parts:
+        parts["proxy"] = Classifier(4, len(NAMES), hidden=(4,))
+    trainer = L.Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False,
+    )  # fmt: skip
+    pool = PoolDataModule(
+        TensorDataset(x[:RECORDS], y[:RECORDS]), task="multiclass", val=TensorDataset(x[RECORDS:], y[RECORDS:]),
+        batch_size=BATCH, features=RawInputs(),
+    )  # fmt: skip
+    settings = {"query": Margin(), "round_size": Listed([12, 8, 8]), "fit": WarmStart("keep", epochs=2), **parts}
+    ActiveLearner(trainer, run_dir=folder / "run", **settings).fit(model, datamodule=pool)
+
+
+def verb(*arguments: str) -> Callable[[Path], None]:
+    """A command, its runs in the folder."""
+
+    def program(folder: Path) -> None:
+        code = command([*arguments, f"out={folder}"])
+        if code:
+            raise SystemExit(code)
+
+    return program
+
+
+def answer(folder: Path, truth: Callable[[int], str], round: int, most: int = RECORDS) -> bool:
+    """Type answers into the file of a query, some of those that are missing; whether any were."""
+    path = folder / "run" / "queries" / f"round-{round:03d}.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    open_rows = [row for row in rows if row["label"] != truth(int(row["id"]))][:most]
+    for row in open_rows:
+        row["label"] = truth(int(row["id"]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    aside = path.with_suffix(".typed")  # as an editor saves
+    aside.write_text(text.getvalue(), newline="")
+    aside.replace(path)
+    return bool(open_rows)
+
+
+def of_class(id: int) -> str:
+    """The class of a record."""
+    return NAMES[id % len(NAMES)]
+
+
+def mistaken(id: int) -> str:
+    """What people think at first of every fourth record."""
+    return NAMES[(id + (id % 4 == 0)) % len(NAMES)]
+
+
+def waiting(folder: Path) -> bool:
+    """Whether the run waits for answers."""
+    return read_run(folder / "run").step == "label"
+
+
+def answers(folder: Path) -> bool:
+    """Answer what is asked, half of it at first; whether the run is over."""
+    saved = read_run(folder / "run")
+    if saved.step != "label":
+        return True
+    left = len(saved.open_ids)
+    answer(folder, of_class, len(saved.queries), most=left // 2 if left == len(saved.queries[-1]) else left)
+    return False
+
+
+def corrects(folder: Path) -> bool:
+    """Answer by what people think at first, and correct it all once the run has ended."""
+    saved = read_run(folder / "run")
+    if saved.step == "label":
+        answer(folder, mistaken, len(saved.queries))
+        return False
+    wrong = [i for i, label in saved.answers.items() if label is not SKIP and NAMES[label] != of_class(i)]
+    for round in range(1, len(saved.queries) + 1):
+        answer(folder, of_class, round)
+    return not wrong
+
+
+def writes(folder: Path, rng: random.Random) -> None:
+    """Answer one record after another in the newest file there is, whatever the program does."""
+    while True:
+        time.sleep(rng.uniform(0.01, 0.1))
+        files = sorted((folder / "run" / "queries").glob("round-*.csv"))
+        if files:
+            answer(folder, of_class, int(files[-1].stem[-3:]), most=rng.randint(1, 4))
+
+
+_FRUGAL: Row = {
+    "query": Novel(Margin()),
+    "candidates": Staggered(0.5),
+    "fit": WarmStart("keep", epochs=0.25, final="previous", final_epochs=0.25, rho=2.5, stable=True),
+}
+PARTS: dict[str, Part] = {
+    "rho": Part(program=partial(learn, **_FRUGAL), kills=150),
+    "proxy": Part(program=partial(learn, proxy=True, fit=WarmStart("keep", final="initial", epochs=2)), kills=150),
+    "cached trunk": Part(
+        program=partial(learn, fit=WarmStart("keep", freeze=("trunk",), cached=True, final="initial")), kills=150
+    ),
+    "stall restarts": Part(
+        program=lambda folder: learn(
+            folder, Stalls(), stop=[StallDetection("train_loss", reference=2.0, patience=2, max_restarts=2)]
+        ),
+        kills=150,
+    ),
+    "answers in parts": Part(program=lambda f: learn(f, oracle=FileOracle(classes=NAMES)), kills=100, changes=answers),
+    "corrections": Part(program=lambda f: learn(f, oracle=FileOracle(classes=NAMES)), kills=100, changes=corrects),
+    "people write meanwhile": Part(
+        program=lambda f: learn(f, oracle=FileOracle(classes=NAMES)),
+        kills=100,
+        changes=lambda f: not waiting(f),
+        meanwhile=writes,
+    ),
+    "compare": Part(
+        program=verb("compare", "methods=[random,frugal]", "seeds=[0]", "labels=40", "trainer.max_epochs=4"), kills=60
+    ),
+    "sweep": Part(
+        program=verb("run", "-m", "query=margin,random", "labels=40", "trainer.max_epochs=4", "round_size.rounds=3"),
+        kills=60,
+    ),
+}
+
+
+def end_of(folder: Path) -> Row:
+    """What the runs of a folder came to, by their paths."""
+    runs = sorted(path.parent for path in folder.rglob("run.sqlite"))
+    return {run.relative_to(folder).as_posix(): _end(run, read_run(run)) for run in runs}
+
+
+def _end(run: Path, saved: Saved) -> Row:
+    names = [name for name in ("weights", "target") if name in saved.files]
+    weights = {name: read_tensors(run / saved.files[name]) for name in names}
+    return {
+        "step": saved.step,
+        "labelled": list(saved.answers),
+        "labels": list(saved.answers.values()),
+        "queries": saved.queries,
+        "trained": sum(entry.records for entry in saved.entries if entry.phase == "train"),
+        "metrics": [[r.metrics, r.epochs, r.labelled] for r in (*saved.rounds, saved.final) if r is not None],
+        "weights": {f"{name} {key}": value.tolist() for name in names for key, value in weights[name].items()},
+    }
+
+
+def one(part: Part, seed: int, seconds: float, whole: Row) -> Row:
+    """One run, killed at random until it has ended."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as root:
+        folder, kills, known = Path(root), 0, dict[tuple[str, int], Any]()
+        lost = 0
+        while True:
+            killed = start(part, folder, rng.uniform(0, seconds), rng)
+            now = dict(labels_in(folder))
+            lost += sum(now.get(key) is None for key in known)
+            known = now
+            kills += killed
+            if not killed and part.changes(folder):
+                break
+        end = end_of(folder)
+    asked = [id for run in end.values() for query in run["queries"] for id in query]
+    twice = len(asked) - sum(len({id for query in run["queries"] for id in query}) for run in end.values())
+    same = end == whole
+    return {"kills": kills, "lost": lost, "twice": twice, "identical": same, "survived": same and not lost}
+
+
+def labels_in(folder: Path) -> Iterator[tuple[tuple[str, int], Any]]:
+    """Every label that a run of the folder has committed."""
+    for path in folder.rglob("run.sqlite"):
+        with_labels: dict[int, Any] = {}
+        try:
+            with_labels = read_run(path.parent).answers
+        except Exception:  # it has not begun
+            continue
+        for id, label in with_labels.items():
+            yield (path.parent.name, id), label
+
+
+def start(part: Part, folder: Path, left: float, rng: random.Random) -> bool:
+    """One start of the program; whether it was killed, after so many seconds.
+
+    Raises:
+        RuntimeError: it ended by itself, and not well.
+    """
+    beside = forked(partial(part.meanwhile, folder, rng)) if part.meanwhile else None
+    pid = forked(partial(part.program, folder))
+    process = os.pidfd_open(pid)
+    try:
+        if not select.select([process], [], [], left)[0]:
+            os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+    finally:
+        os.close(process)
+        if beside is not None:
+            os.kill(beside, signal.SIGKILL)
+            os.waitpid(beside, 0)
+    if not os.WIFSIGNALED(status) and status:
+        raise RuntimeError(f"a start ended with {os.waitstatus_to_exitcode(status)}.")
+    return os.WIFSIGNALED(status)
+
+
+def undisturbed(part: Part) -> tuple[Row, float]:
+    """What a run comes to where nobody kills it, and the seconds of its longest start."""
+    with tempfile.TemporaryDirectory() as root:
+        folder, longest = Path(root), 0.0
+        while True:
+            began = time.perf_counter()
+            start(part, folder, 600.0, random.Random(0))
+            longest = max(longest, time.perf_counter() - began)
+            if part.changes(folder):
+                break
+        return end_of(folder), longest
