@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
@@ -31,7 +32,8 @@ class LabelledView(Dataset[Any]):
 
     def __init__(self, data: Any, ids: Sequence[int], labels: Sequence[Any], items: ItemFormat) -> None:
         self.data, self.ids, self.labels, self.items = data, ids, labels, items
-        self.example = data[self.ids[0]]
+        with isolate_rng():  # items may be augmented: what a fit draws is the user's
+            self.example = data[self.ids[0]]
         items.check(self.example)
 
     def __len__(self) -> int:

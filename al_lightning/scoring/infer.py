@@ -125,7 +125,10 @@ def _ways(signature: inspect.Signature, inputs: Any) -> Iterator[tuple[tuple[Any
             yield (), taken
         yield (inputs,), {}
     else:
-        yield (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+        if not isinstance(inputs, tuple) or hasattr(inputs, "_fields"):  # one input, a PackedSequence for example
+            yield (inputs,), {}
+        if isinstance(inputs, tuple):
+            yield inputs, {}
 
 
 def _taken(signature: inspect.Signature) -> str:
