@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as L
 
 from al_lightning.cost.budget import Budget
-from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolExhausted
+from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolError, PoolExhausted
 from al_lightning.features.source import Layer
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
@@ -81,6 +81,7 @@ def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningM
         FeaturesMissing: a rule that compares records by features, of a pool without.
         OutputMismatch: a strategy that does not take the pool's task, agreement of a task without a class a record, or
             a model that cannot be shown records without their targets.
+        PoolError: a policy that needs the pool's own loader, of a pool that has another.
         PoolExhausted: more records asked for than the pool holds.
     """
     check_task(learner.query, pool.task)
@@ -95,6 +96,11 @@ def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningM
         raise OutputMismatch(
             f"stop_set={learner.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
             f"allowed: {', '.join(AGREEMENT)}. Leave stop_set out."
+        )
+    if getattr(learner.policy, "distill", None) is not None and pool.loads_its_own_way:
+        raise PoolError(
+            f"{type(learner.policy).__name__}(distill=...) puts new and old records in places of their own in a batch, "
+            f"and {type(pool).__name__} has a train_dataloader() of its own: leave one of them out."
         )
     if learner.stop_set > pool.size:
         raise PoolExhausted(learner.stop_set, pool.size, "records for the stop set")

@@ -124,7 +124,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
     L.seed_everything(cfg.seed, verbose=False)
     model = part(cfg, "model")
     proxy = part(cfg, "proxy") if cfg.get("proxy") else None
-    logger = part(cfg, "logger") if cfg.get("logger") else False
+    logger: Any = part(cfg, "logger") if cfg.get("logger") else False
     trainer = part(cfg, "trainer", logger=logger)
     try:
         learner = ActiveLearner(
@@ -147,8 +147,8 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
         )
     except ValueError as error:
         raise BadOption(str(error)) from error
-    loggers = logger if isinstance(logger, list) else [logger] if logger else []
-    return Parts(model, pool, learner, tuple(loggers))
+    loggers = tuple(logger) if isinstance(logger, list) else (logger,) if logger else ()
+    return Parts(model, pool, learner, loggers)
 
 
 def evaluate(parts: Parts) -> dict[str, float]:

@@ -166,8 +166,7 @@ class PoolDataModule(Delegate):
 
     def _take_over(self) -> DataLoader:
         assert self.inner is not None
-        own = type(self).train_dataloader is not PoolDataModule.train_dataloader
-        loader = wrapped.training_loader(self.inner, any_sampler=own)
+        loader = wrapped.training_loader(self.inner, any_sampler=self.loads_its_own_way)
         self.batch_size = self.batch_size or wrapped.batch_size(loader)
         self.loader = {**wrapped.loader_options(loader), **self.loader}
         if self._shuffle is None:
@@ -252,6 +251,11 @@ class PoolDataModule(Delegate):
     def datasets(self) -> list[Any]:
         """Every dataset object in here; copies of a Trainer share them instead of cloning them."""
         return [x for x in (self._data, self._eval_view, self._val, self._test, self.inner) if x is not None]
+
+    @property
+    def loads_its_own_way(self) -> bool:
+        """Whether a subclass has a ``train_dataloader`` of its own."""
+        return type(self).train_dataloader is not PoolDataModule.train_dataloader
 
     @property
     def bytes_read(self) -> int | None:

@@ -90,6 +90,23 @@ def test_a_job_that_fails_leaves_a_run_that_failed(offline: Path) -> None:
     assert [run["code"] for run in runs_in(offline)] == [1]
 
 
+def test_two_learners_in_a_program_log_where_lightning_would(offline: Path) -> None:
+    """The second logger goes on in the first one's run, which W&B says, unless ``wandb.finish()`` comes between."""
+
+    def run(name: str) -> WandbLogger:
+        logger = WandbLogger(project=name, save_dir=offline, offline=True)
+        learner(offline / name, quiet(max_epochs=1, logger=logger)).fit(net(), datamodule=pool_of())
+        return logger
+
+    first = run("first").experiment
+    with pytest.warns(UserWarning, match="already in progress"):
+        assert run("second").experiment is first
+    wandb.finish()
+    assert run("third").experiment is not first
+    wandb.finish()
+    assert sorted(run["rounds"] for run in runs_in(offline)) == [3, 6]
+
+
 def test_any_logger_is_told_how_its_run_ended(tmp_path: Path) -> None:
     ALL.clear()
     assert main(["run", "-m", "seed=0,1", f"out={tmp_path}", *TINY, f"logger._target_={HERE}.Noted"]) == 0

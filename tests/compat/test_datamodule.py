@@ -26,6 +26,7 @@ from torch.utils.data import (
     random_split,
 )
 
+from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import PoolChanged, PoolError
 from al_lightning.features.source import RawInputs
 from al_lightning.pool.datamodule import PoolDataModule
@@ -461,6 +462,50 @@ def test_a_subclass_samples_the_labelled_part_its_own_way(tmp_path: Path, wraps:
     last = model.batches[-12:]  # 24 labels in batches of 8, four times
     assert set(ids_in(last, data)) <= set(result.labelled.tolist())
     assert len(set(map(len, last))) == 1
+
+
+def test_distilling_and_a_loader_of_ones_own_do_not_go_together(tmp_path: Path) -> None:
+    fit = WarmStart("resume", replay=1.0, distill=0.5)
+    with pytest.raises(PoolError, match=r"WarmStart.distill=.* and Balanced has a train_dataloader.. of its own"):
+        learner(tmp_path, fit=fit).fit(net(), datamodule=Balanced(blobs(), task="multiclass"))
+
+
+def test_unlabelled_records_beside_labelled_ones(tmp_path: Path) -> None:
+    """The labelled stream is what this fit trains on; the other one has what is left, without targets."""
+    data = blobs()
+
+    class Inputs(Dataset[Any]):
+        def __init__(self, pool: PoolDataModule) -> None:
+            self.pool, self.ids = pool, pool.unlabelled.tolist()
+
+        def __len__(self) -> int:
+            return len(self.ids)
+
+        def __getitem__(self, i: int) -> Tensor:
+            return self.pool.read_input(self.ids[i])
+
+    class Streams(PoolDataModule):
+        def train_dataloader(self) -> Any:
+            streams = {"labelled": super().train_dataloader(), "rest": DataLoader(Inputs(self), 8, shuffle=True)}
+            return CombinedLoader(streams, "max_size_cycle")
+
+    class OnBoth(Net):
+        def log(self, name: str, value: Any, **more: Any) -> None:
+            super().log(name, value, **{**more, "batch_size": 8})
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rest: list[Tensor] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            assert not set(ids_in([batch["rest"]], data)) & set(ids_in([batch["labelled"][0]], data))
+            self.rest.append(batch["rest"])
+            return super().training_step(batch["labelled"], batch_idx) + 0 * self(batch["rest"]).sum()
+
+    model, pool = OnBoth(), Streams(data, task="multiclass", batch_size=8, val=blobs(9, seed=1))
+    result = learner(tmp_path, quiet(max_epochs=1)).fit(model, datamodule=pool)
+    assert set(ids_in(model.batches, data)) == set(result.labelled.tolist())
+    assert sorted(ids_in(model.rest[-5:], data)) == pool.unlabelled.tolist()  # 36 of them in batches of 8
 
 
 # ---- what else is given as data -------------------------------------------------------------------------------------
