@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def _some(values: Iterable[object], most: int = 10) -> str:
@@ -40,6 +40,17 @@ class PoolExhausted(ActiveLearningError):
 
 class PoolChanged(ActiveLearningError):
     """The dataset behind the pool is not the one this run started with."""
+
+
+class UnknownFlops(ActiveLearningError):
+    """A limit on FLOPs where they cannot be counted."""
+
+    def __init__(self, limit: str, why: Mapping[str, str]) -> None:
+        kinds = "; ".join(f"{kind!r}: {reason}" for kind, reason in why.items())
+        super().__init__(
+            f"{limit} needs FLOPs, and they are unknown ({kinds}). Limit hours= or money= instead, or rho=, which is in "
+            "seconds then."
+        )
 
 
 class PoolError(ActiveLearningError):

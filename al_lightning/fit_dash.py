@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 from torch.utils.data import SequentialSampler
 from torchmetrics import Metric
 
-from al_lightning.cost.flops import batch_length
+from al_lightning.cost.served import served_by
 from al_lightning.errors import UnsupportedModel
 from al_lightning.fit_plan import evaluating
 from al_lightning.fit_start import MATRICES
@@ -105,18 +105,18 @@ class DirectionAwareShrink(Callback):
         """The loss's gradient over what the pool serves, averaged over its records."""
         total, seen = [torch.zeros_like(w) for w in weights], 0
         one_argument = len(inspect.signature(module.training_step).parameters) == 1
-        for i, batch in enumerate(trainer.datamodule.train_dataloader()):  # type: ignore[attr-defined]
-            batch = trainer.strategy.batch_to_device(batch)
-            output: Any
-            with trainer.precision_plugin.train_step_context():
-                output = module.training_step(batch) if one_argument else module.training_step(batch, i)
-            loss = output["loss"] if isinstance(output, dict) else output
-            n = batch_length(batch)
-            # Not backward(): under DDP that would wait for the other processes.
-            for sum_, gradient in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
-                if gradient is not None:
-                    sum_.add_(gradient, alpha=n)
-            seen += n
+        with served_by(trainer.datamodule.train_dataloader()) as batches:  # type: ignore[attr-defined]
+            for i, (batch, n) in enumerate(batches):
+                batch = trainer.strategy.batch_to_device(batch)
+                output: Any
+                with trainer.precision_plugin.train_step_context():
+                    output = module.training_step(batch) if one_argument else module.training_step(batch, i)
+                loss = output["loss"] if isinstance(output, dict) else output
+                # Not backward(): under DDP that would wait for the other processes.
+                for sum_, gradient in zip(total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+                    if gradient is not None:
+                        sum_.add_(gradient, alpha=n)
+                seen += n
         self.records += seen
         return [t / max(1, seen) for t in total]
 

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
-from al_lightning.cost.flops import FlopMeter, batch_length
+from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import since
+from al_lightning.cost.served import ServedRecords, batch_length
 
 NOTE_SECONDS = 1.0
 Note = Callable[[int, float, float], Any]
-_COUNTED = ("trained", "validated", "epochs", "validate_seconds", "batch", "_batches", "_steps", "_step_seconds")
+_COUNTED = (
+    "trained",
+    "validated",
+    "epochs",
+    "validate_seconds",
+    "batch",
+    "beside",
+    "_batches",
+    "_steps",
+    "_step_seconds",
+)
 
 
 class Meter(Callback):
     """Counts records, epochs and seconds of one fit, and measures FLOPs on its first batches.
+
+    Records and FLOPs are those of every batch that goes through ``training_step`` or ``validation_step`` inside of
+    :meth:`watching`, whoever drives it: learning-rate and batch-size finders train as well, with other callbacks.
 
     Args:
         flops: where FLOPs per record are kept.
@@ -32,6 +48,7 @@ class Meter(Callback):
         train_seconds: seconds inside the training loop, validation excluded.
         batch: records of the largest batch.
         validate_seconds: seconds inside validation.
+        beside: records that were trained on before the training loop began, to find a learning rate or a batch size.
         seconds_before: seconds of the fit until it was interrupted, if it goes on.
     """
 
@@ -48,22 +65,86 @@ class Meter(Callback):
         self._noted = self._began = time.perf_counter()
         self.seconds_before = 0.0
         self._validate_began = 0.0
+        self.beside = self._records = 0
+        self._ready: dict[str, int] = {}
+
+    # ---- records and FLOPs: where the strategy runs a step -------------------------------------------------------
+
+    @contextmanager
+    def watching(self, trainer: L.Trainer) -> Iterator[None]:
+        """Count what the Trainer runs in the block; the Trainer, a copy for this fit, is left as it was.
+
+        Args:
+            trainer: about to fit.
+        """
+        served, loop = ServedRecords(), trainer.fit_loop
+        taking = {"training": partial(self._take, served, loop)}
+        taking["validation"] = partial(self._take, served, loop.epoch_loop.val_loop)
+
+        def process(own: Callable[[Any], Any], loader: Any) -> Any:
+            served.watch(loader := own(loader))
+            return loader
+
+        with ExitStack() as put:
+            for name, step in {
+                "process_dataloader": process,
+                "training_step": partial(self._train, taking["training"]),
+                "backward": self.flops.part,
+                "optimizer_step": self.flops.part,
+                "validation_step": partial(self._validate, taking["validation"]),
+            }.items():
+                put.enter_context(_wrapped(trainer.strategy, name, step))
+            put.callback(served.close)
+            put.callback(self.flops.cancel)
+            yield
+
+    def _take(self, served: ServedRecords, loop: Any, batch: Any = None) -> int:
+        """Records that came since the last step; of a loader that is not PyTorch's, as many as the batch looks like."""
+        records = served.take(loop)
+        if records is not None:
+            return records
+        ready = getattr(loop, "epoch_loop", loop).batch_progress.total.ready
+        before, self._ready[type(loop).__name__] = self._ready.get(type(loop).__name__), ready
+        return 0 if ready == before else batch_length(batch)
+
+    def _train(self, take: Callable[..., int], own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if records := take(*args[:1]):  # a closure may come again and again for the same batch
+            self._finish_batch()
+            self.flops.start(self.kind)
+            self._count(records)
+        output = self.flops.part(own, *args, **kwargs)
+        self._count(take())  # a step that was given the loader's iterator has fetched in between
+        return output
+
+    def _count(self, records: int) -> None:
+        self._records += records
+        self.trained += records
+
+    def _finish_batch(self) -> None:
+        records, self._records = self._records, 0
+        self.flops.stop(self.kind, records)
+
+    def _validate(self, take: Callable[..., int], own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._finish_batch()
+        self.flops.start("validate")
+        output = self.flops.part(own, *args, **kwargs)
+        records = take(*args[:1])
+        self.validated += records
+        self.flops.stop("validate", records)
+        return output
+
+    # ---- epochs and seconds --------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._train_began = self._noted = time.perf_counter()
         self._validated_before = self.validate_seconds
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self.flops.start(self.kind)
+        self.beside = self.trained
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        records = batch_length(batch)
-        self.trained += records
-        self.flops.stop(self.kind, records)
+        records = self._records
+        self._finish_batch()
         now = time.perf_counter()
         self._time_step(records, now)
         if self._note is not None and since(self._noted) >= NOTE_SECONDS:
@@ -108,29 +189,6 @@ class Meter(Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validate_began = time.perf_counter()
 
-    def on_validation_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.flops.start("validate")
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        records = batch_length(batch)
-        self.validated += records
-        self.flops.stop("validate", records)
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validate_seconds += since(self._validate_began)
         self._last = None
@@ -158,5 +216,13 @@ class Meter(Callback):
         self._train_began = now - state["train"]
         self.flops.per_record.update(state["flops"])
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.flops.cancel()
+
+@contextmanager
+def _wrapped(of: Any, name: str, step: Callable[..., Any]) -> Iterator[None]:
+    """Have ``of.name(...)`` call ``step(own, ...)`` in the block, ``own`` being what it called before."""
+    before = vars(of).get(name)
+    setattr(of, name, partial(step, getattr(of, name)))
+    try:
+        yield
+    finally:
+        delattr(of, name) if before is None else setattr(of, name, before)

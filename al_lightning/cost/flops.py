@@ -2,73 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from al_lightning.cost.flop_count import FlopCount
+from al_lightning.errors import UnknownFlops
 
-
-def batch_length(batch: Any) -> int:
-    """Records in a collated batch: the first length found in a tensor, going into dicts, tuples and lists."""
-    if isinstance(batch, Tensor | np.ndarray):
-        return len(batch) if batch.ndim else 1
-    parts = batch.values() if hasattr(batch, "values") else batch
-    if isinstance(parts, str | bytes) or not hasattr(parts, "__iter__"):
-        return 0
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], str):
-        return len(batch)
-    return next((n for n in map(batch_length, parts) if n), 0)
+UNKNOWN = float("nan")
+"""FLOPs that could not be counted: whatever they are added to is unknown, too."""
+T = TypeVar("T")
 
 
 class FlopMeter:
     """FLOPs per record by kind of pass, each measured once on a real batch.
 
-    Matrix multiplications, convolutions and attention are counted (2 per multiply-add) by
+    Matrix products, convolutions, attention and recurrent layers are counted (2 per multiply-add) by the formulas of
     ``torch.utils.flop_counter``; element-wise work is not. Counting slows a pass down several times, so one batch per
-    kind is measured and the rest multiplied.
+    kind is measured and the rest multiplied. A pass that cannot be counted runs as it would have, and the FLOPs of its
+    kind are unknown.
 
     Args:
         known: measurements of an earlier process, ``{kind: FLOPs per record}``.
+        unknown: kinds it could not count, ``{kind: why}``.
+
+    Attributes:
+        per_record: FLOPs of a record by kind, as measured.
+        unknown: why kinds could not be counted.
+        needed_by: a limit that cannot be kept without FLOPs; None: there is none.
     """
 
-    def __init__(self, known: dict[Any, float] | None = None) -> None:
+    def __init__(self, known: Mapping[Hashable, float] | None = None, unknown: Mapping[str, str] | None = None) -> None:
         self.per_record: dict[Hashable, float] = dict(known or {})
-        self._mode: FlopCounterMode | None = None
+        self.unknown: dict[str, str] = dict(unknown or {})
+        self.needed_by: str | None = None
+        self._count: FlopCount | None = None
+        self._inside = False
 
     def start(self, kind: Hashable) -> None:
-        """Begin counting, unless this kind is known or a count is already running."""
-        if kind not in self.per_record and self._mode is None:
-            self._mode = FlopCounterMode(display=False)
-            self._mode.__enter__()
+        """Begin counting, unless this kind has been measured, or a count is already running."""
+        if kind not in self.per_record and str(kind) not in self.unknown and self._count is None:
+            self._count = FlopCount()
+
+    def part(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+        """Run part of a pass, and count it if a count is running."""
+        if self._count is None or self._inside:
+            return work(*args, **kwargs)
+        self._inside = True
+        try:
+            with self._count:
+                return work(*args, **kwargs)
+        finally:
+            self._inside = False
 
     def stop(self, kind: Hashable, records: int) -> None:
-        """End a count that :meth:`start` began for ``records`` records."""
-        if self._mode is not None:
-            mode, self._mode = self._mode, None
-            mode.__exit__(None, None, None)
-            if records:
-                self.per_record[kind] = mode.get_total_flops() / records
+        """End a count that :meth:`start` began for ``records`` records.
+
+        Raises:
+            UnknownFlops: they could not be counted, and a limit needs them.
+        """
+        count, self._count = self._count, None
+        if count is None or not records:
+            return
+        if count.why_not is None:
+            self.per_record[kind] = count.total / records
+            return
+        self.unknown[str(kind)] = count.why_not
+        if self.needed_by is not None:
+            raise UnknownFlops(self.needed_by, self.unknown)
+        warnings.warn(
+            f"FLOPs of {kind!r} are unknown, and rho is in seconds: {count.why_not}. Nothing else changes.",
+            stacklevel=2,
+        )
 
     def cancel(self) -> None:
         """Drop a running count: the pass failed."""
-        if self._mode is not None:
-            mode, self._mode = self._mode, None
-            mode.__exit__(None, None, None)
+        self._count = None
 
     @contextmanager
     def counting(self, kind: Hashable, records: int) -> Iterator[None]:
-        """Count the block as one pass over ``records`` records, if this kind is not known yet."""
+        """Count the block as one pass over ``records`` records, if this kind has not been measured yet."""
         self.start(kind)
         try:
-            yield
+            if self._count is None or self._inside:
+                yield
+            else:
+                with self._count:
+                    yield
         except BaseException:
             self.cancel()
             raise
         self.stop(kind, records)
 
     def flops(self, kind: Hashable, records: int) -> float:
-        """FLOPs of ``records`` records; 0 for a kind that never ran."""
+        """FLOPs of ``records`` records; 0 for a kind that never ran, NaN where they could not be counted."""
+        if records and str(kind) in self.unknown:
+            return UNKNOWN
         return self.per_record.get(kind, 0.0) * records

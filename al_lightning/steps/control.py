@@ -109,7 +109,7 @@ def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float
     run.pool.val_split = parts
     began = run.energy.reading()
     try:
-        with isolate_rng(), Stopwatch.running() as watch:
+        with isolate_rng(), Stopwatch.running() as watch, meter.watching(trainer):
             seed = number(run.seed, 0, "control fit")
             random.seed(seed)
             np.random.seed(seed % 2**32)

@@ -41,6 +41,7 @@ class Outcome:
     entries: tuple[Entry, ...]
     stalled: Reason | None
     best_model_path: str
+    loop_records: int
     loop_seconds: float
     pace: dict[str, float]
     moments: Moments | None
@@ -156,7 +157,7 @@ def run_fit(
     if served.sampler is not None:
         served.sampler.epoch = 0  # an attempt to go on may have come before
     try:
-        with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch:
+        with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch, meter.watching(trainer):
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
@@ -174,6 +175,7 @@ def run_fit(
         entries=_entries(meter, round, meter.seconds_before + watch.seconds, stalled is not None, Ranks(trainer)),
         stalled=stalled,
         best_model_path=best.path,
+        loop_records=sum(Ranks(trainer).gather(meter.trained - meter.beside)),
         loop_seconds=meter.train_seconds,
         pace=meter.pace,
         moments=next((part.kept for part in shape if isinstance(part, KeepMoments)), None),

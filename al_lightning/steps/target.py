@@ -33,7 +33,7 @@ def try_target(run: Run) -> None:
     began = run.energy.reading()
     run.pool.train_ids = np.sort(ids)
     try:
-        with isolate_rng():
+        with isolate_rng(), meter.watching(trainer):
             trainer.fit(run.target, datamodule=run.pool)
     finally:
         run.pool.train_ids = None

@@ -158,8 +158,7 @@ def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
         return before  # the reference trains everything, and the target
     if run.proxy is not None:
         before = {"records": 0, "seconds": 0.0}  # a whole fit says it better than a trial
-    records = sum(entry.records for entry in outcome.entries if entry.phase == "train")
-    return {"records": before["records"] + records, "seconds": before["seconds"] + outcome.loop_seconds}
+    return {"records": before["records"] + outcome.loop_records, "seconds": before["seconds"] + outcome.loop_seconds}
 
 
 def _pace(run: Run, outcome: Outcome) -> dict[str, float]:

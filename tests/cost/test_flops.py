@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.cost.flops import FlopMeter, batch_length
+from al_lightning.cost.flops import FlopMeter
+from al_lightning.cost.served import batch_length
 from al_lightning.query import Random
 from tests.helpers import CLASSES, WIDTH, learner, net, pool_of, quiet
 
