@@ -45,6 +45,7 @@ from al_lightning.steps.restart import check_control, hold_against_control, reme
 from al_lightning.steps.select import score_ahead, select
 from al_lightning.steps.target import try_target
 from al_lightning.steps.train import keep, train
+from al_lightning.steps.tuning import check_finders
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
@@ -261,6 +262,7 @@ class ActiveLearner:
         first = fresh_trainer(self.trainer, model=model, datamodule=pool)
         ranks = Ranks(first)
         ranks.start()
+        check_finders(first, pool)
         for module in self._modules(model):
             materialise(module, first, pool)
         check_pool(self, pool, model)
@@ -284,6 +286,7 @@ class ActiveLearner:
             energy=self.energy,
         )
         run.measures_coverage = "coverage" in needed_by(self.stop)
+        run.flops.needed_by = run.target_flops.needed_by = self._foresight.flop_limit
         try:
             if getattr(self.policy, "cached", False):
                 run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]

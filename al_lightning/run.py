@@ -106,9 +106,8 @@ class Run(RunFiles):
         self.on_zero(self.energy.reading)  # one that cannot be read is refused before the folder is opened
         fingerprints = ranks.gather(pool.take_fingerprint())
         self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
-        self.target_flops = FlopMeter(self.saved.meta.get("flops_per_record", {}))
-        known = self.saved.meta.get("proxy_flops_per_record", {})
-        self.flops = self.target_flops if proxy is None else FlopMeter(known)
+        self.target_flops = self._meter("")
+        self.flops = self.target_flops if proxy is None else self._meter("proxy_")
         self.energy.kwh.update(self.saved.meta.get("kwh", {}))
         if self.saved.step != "new":
             self._restore_pool()
@@ -121,6 +120,10 @@ class Run(RunFiles):
             self.bill_lost()
         if self.pending or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
             self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
+
+    def _meter(self, whose: str) -> FlopMeter:
+        meta = self.saved.meta
+        return FlopMeter(meta.get(f"{whose}flops_per_record"), meta.get(f"{whose}flops_unknown"))
 
     def _open(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> Saved:
         self._store = Store(self.folder)
@@ -209,11 +212,12 @@ class Run(RunFiles):
                 prices=self.prices,
                 reference=self._reference(train_rate, labels),
                 kwh=self.energy.kwh,
+                flops_unknown={**self.flops.unknown, **self.target_flops.unknown},
             )
         )
 
     def _reference(self, rate: dict[str, float] | None, more: int = 0) -> Line | None:
-        per_record = self.target_flops.per_record.get("train")
+        per_record = self.target_flops.known().get("train")
         records = self._recipe(len(self.pool.labelled) + more)
         if records is None or rate is None or per_record is None:
             return None
@@ -229,14 +233,26 @@ class Run(RunFiles):
     def score_cost(self, passes: int) -> float | None:
         """FLOPs of so many passes over a record / FLOPs the declared recipe spends on a label; None while unknown.
 
-        Before the first scoring a forward pass counts as a third of a training pass.
+        Before the first scoring a forward pass counts as a third of a training pass. Where FLOPs could not be counted,
+        seconds are compared.
         """
         own, whole = (meter.per_record.get("train") for meter in (self.flops, self.target_flops))
+        if self.flops.unknown or self.target_flops.unknown:
+            return self._score_seconds(passes)
         labels = len(self.pool.labelled)
         records = self._recipe(labels) if labels else None
         if not own or not whole or not records:
             return None
         return self.flops.per_record.get("forward", own / (1 + BACKWARD)) * labels / (records * whole) * passes
+
+    def _score_seconds(self, passes: int) -> float | None:
+        measured, labels = self.measured, len(self.pool.labelled)
+        reference = self._reference(self.saved.meta.get("train_rate"))
+        train = measured.pace(("train",), 0.0)
+        if reference is None or not reference.seconds or not train:
+            return None
+        once = measured.inference("score", 1, passes=passes, round=self.round).seconds / measured.slack
+        return once * labels / reference.seconds
 
     @property
     def history(self) -> History:
@@ -257,7 +273,7 @@ class Run(RunFiles):
         """What costs are foretold from."""
         entries = [*self.saved.entries, *self.pending]
         epochs = {r.round: r.epochs for r in self.saved.rounds}
-        flops = {str(kind): value for kind, value in self.flops.per_record.items()}
+        flops = {str(kind): value for kind, value in self.flops.known().items()}
         labels, recipe = len(self.pool.labelled), self.recipe_epochs
         records = self._recipe(labels) if labels and recipe else None
         share = 1.0 if records is None or recipe is None else records / (labels * recipe)
@@ -275,7 +291,7 @@ class Run(RunFiles):
     @property
     def _target_costs(self) -> tuple[float, float] | None:
         """FLOPs and seconds of training the target on a record, once they are measured."""
-        train, rate = self.target_flops.per_record.get("train"), self.saved.meta.get("train_rate")
+        train, rate = self.target_flops.known().get("train"), self.saved.meta.get("train_rate")
         return None if train is None or rate is None else (train, rate["seconds"] / max(1, rate["records"]))
 
     def reference(self, labels: int) -> Line | None:
@@ -337,6 +353,7 @@ class Run(RunFiles):
             else:
                 found = self.on_zero(lambda: who.run(request))
                 self.flops.per_record = self.ranks.broadcast(self.flops.per_record)
+                self.flops.unknown = self.ranks.broadcast(self.flops.unknown)
         self.spend(found.entry(phase, self.round))
         self._waited += found.wall - found.seconds
         return found
@@ -420,6 +437,9 @@ class Run(RunFiles):
         meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **effects.pop("meta", {})}
         if self.flops is not self.target_flops:
             meta["proxy_flops_per_record"] = self.flops.per_record
+        for whose, meter in (("", self.target_flops), ("proxy_", self.flops)):
+            if meter.unknown:
+                meta[f"{whose}flops_unknown"] = meter.unknown
         if self.energy.kwh:
             meta["kwh"] = dict(self.energy.kwh)
         if self._about:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from al_lightning.cost.ledger import Entry
+from al_lightning.cost.ledger import Entry, restored, stored
 from al_lightning.durable import make_folder, writing
 from al_lightning.errors import ActiveLearningError, RunLocked
 from al_lightning.history import Reason, RoundRecord
@@ -255,7 +255,7 @@ class Store:
             db.execute("INSERT OR REPLACE INTO round VALUES (?, ?, ?)", row)
         db.executemany(
             "INSERT INTO ledger (phase, round, records, flops, seconds, bytes) VALUES (?, ?, ?, ?, ?, ?)",
-            [(e.phase, e.round, e.records, e.flops, e.seconds, e.bytes) for e in change.entries],
+            [(e.phase, e.round, e.records, stored(e.flops), e.seconds, e.bytes) for e in change.entries],
         )
         db.executemany(
             "INSERT INTO reason (round, kind, sentence, numbers) VALUES (?, ?, ?, ?)",
@@ -317,7 +317,7 @@ def _load(db: sqlite3.Connection, folder: Path) -> Saved:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     columns: tuple[str, ...] = ("phase", "round", "records", "flops", "seconds", *(["bytes"] if version >= 3 else []))
     saved.entries = [
-        Entry(**dict(zip(columns, row, strict=True)))
+        Entry(**{**dict(zip(columns, row, strict=True)), "flops": restored(row[columns.index("flops")])})
         for row in db.execute(f"SELECT {', '.join(columns)} FROM ledger ORDER BY seq")
     ]
     saved.reasons = [

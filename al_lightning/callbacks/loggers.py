@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -24,7 +25,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         "al/candidates": record.candidates,
         "al/epochs": record.epochs,
         "al/attempts": record.attempts,
-        **{f"al/{name}": value for name, value in record.cost.items()},
+        **{f"al/{name}": value for name, value in record.cost.items() if not isnan(value)},
         **{f"al/forecast_{name}": value for name, value in record.forecast.items()},
         **{f"al/{name}": value for name, value in record.metrics.items()},
     }

@@ -26,7 +26,7 @@ from al_lightning.cli.build import (
 )
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.cli.say import say_error
-from al_lightning.errors import ActiveLearningError, Interrupted
+from al_lightning.errors import ActiveLearningError, Interrupted, UnknownFlops
 from al_lightning.history import RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.report.environment import environment
@@ -222,6 +222,8 @@ class _Measured:
         )
         with closing(parts.loggers):
             result = parts.learner.fit(parts.model, parts.pool)
+            if not result.bill.knows_flops:
+                raise UnknownFlops("a comparison of compute", result.bill.flops_unknown)
             last = result.history[-1]
             if not self.curve or self.curve[-1]["flops"] != last.cost["flops"]:
                 # Killed after a fit and before its point was written: the delivered weights are still there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,6 +48,7 @@ class Bill:
             rho; None while it is unknown (nothing trained yet, or a Trainer without an epoch or step limit).
         prices: what the labels and the hours are priced at.
         kwh: energy by phase, where it was measured; what a fit validates is in its ``train``.
+        flops_unknown: why FLOPs could not be counted, by kind of pass; they are NaN then, and rho is in seconds.
     """
 
     lines: dict[str, Line] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Bill:
     reference: Line | None = None
     prices: Prices = field(default_factory=Prices)
     kwh: Mapping[str, float] = field(default_factory=dict)
+    flops_unknown: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -66,6 +69,7 @@ class Bill:
         label_units: float | None = None,
         reference: Line | None = None,
         kwh: Mapping[str, float] | None = None,
+        flops_unknown: Mapping[str, str] | None = None,
     ) -> Bill:
         """Add up ledger entries."""
         lines = _added({}, entries)
@@ -77,6 +81,7 @@ class Bill:
             reference=reference,
             prices=prices,
             kwh=dict(kwh or {}),
+            flops_unknown=dict(flops_unknown or {}),
         )
 
     def plus(self, entries: Iterable[Entry], *, labels: int = 0, units: float = 1.0, reference: Line | None) -> Bill:
@@ -105,8 +110,13 @@ class Bill:
 
     @property
     def flops(self) -> float:
-        """All floating-point operations."""
+        """All floating-point operations; NaN where some could not be counted."""
         return self.total.flops
+
+    @property
+    def knows_flops(self) -> bool:
+        """Whether FLOPs, those of the reference included, could be counted."""
+        return not math.isnan(self.flops + (self.reference.flops if self.reference else 0.0))
 
     @property
     def seconds(self) -> float:
@@ -150,7 +160,12 @@ class Bill:
 
     @property
     def rho(self) -> float | None:
-        """All FLOPs spent / FLOPs of one training on the final labels; None without a reference."""
+        """All FLOPs spent / FLOPs of one training on the final labels, in seconds where FLOPs could not be counted.
+
+        None without a reference.
+        """
+        if not self.knows_flops:
+            return self.rho_seconds
         return self.flops / self.reference.flops if self.reference and self.reference.flops else None
 
     @property
@@ -165,7 +180,7 @@ class Bill:
             "label_units": self.labels if self.label_units is None else self.label_units,
             "records_trained": self.records_trained,
             "records_inferred": self.records_inferred,
-            "flops": self.flops,
+            "flops": _known(self.flops),
             "seconds": self.seconds,
             "label_money": self.label_money,
             "compute_money": self.compute_money,
@@ -174,13 +189,14 @@ class Bill:
             "prices": {"label": self.prices.label, "hour": self.prices.hour},
             "rho": self.rho,
             "rho_seconds": self.rho_seconds,
-            "flops_reference": self.reference.flops if self.reference else None,
+            "flops_reference": _known(self.reference.flops) if self.reference else None,
             "seconds_reference": self.reference.seconds if self.reference else None,
             **({"kwh": sum(self.kwh.values())} if self.kwh else {}),
             **({"bytes": self.bytes} if self.bytes else {}),
+            **({"flops_unknown": dict(self.flops_unknown)} if self.flops_unknown else {}),
             "phases": {
                 phase: {
-                    **{"records": line.records, "flops": line.flops, "seconds": line.seconds},
+                    **{"records": line.records, "flops": _known(line.flops), "seconds": line.seconds},
                     **({"kwh": self.kwh[phase]} if phase in self.kwh else {}),
                     **({"bytes": line.bytes} if self.bytes else {}),
                 }
@@ -193,8 +209,8 @@ class Bill:
 
     def __str__(self) -> str:
         rows = [f"{'phase':<10}{'records':>12}{'FLOPs':>12}{'seconds':>10}"]
-        rows += [f"{p:<10}{x.records:>12,}{x.flops:>12.3g}{x.seconds:>10.2f}" for p, x in self.lines.items()]
-        rows += [f"{'all':<10}{self.total.records:>12,}{self.flops:>12.3g}{self.seconds:>10.2f}"]
+        lines = {**self.lines, "all": self.total}
+        rows += [f"{p:<10}{x.records:>12,}{_flops(x.flops):>12}{x.seconds:>10.2f}" for p, x in lines.items()]
         if self.bytes:
             rows = [f"{row}{size:>18}" for row, size in zip(rows, self._bytes_column(), strict=True)]
         if self.kwh:
@@ -207,4 +223,14 @@ class Bill:
         ]
         unknown = "unknown: no recipe to refer to, pass ActiveLearner(recipe_epochs=...)"
         rho = unknown if self.rho is None else f"{self.rho:.2f}"
-        return "\n".join([*rows, f"rho = {rho}"])
+        in_seconds = "" if self.knows_flops or self.rho is None else ", in seconds"
+        why = [f"FLOPs of {kind!r} are unknown: {reason}" for kind, reason in self.flops_unknown.items()]
+        return "\n".join([*rows, *why, f"rho = {rho}{in_seconds}"])
+
+
+def _flops(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.3g}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from al_lightning.cost.bill import Bill
+from al_lightning.errors import UnknownFlops
 from al_lightning.history import History, Reason
 
 
@@ -20,10 +21,10 @@ class Budget:
 
     Args:
         labels: labels bought from the pool (validation labels are on the bill, not in this limit).
-        flops: floating-point operations, all phases.
+        flops: floating-point operations, all phases; refused where they cannot be counted.
         hours: wall-clock hours of compute, all phases.
         money: labels and compute, in the currency of the prices.
-        rho: all compute / one training on the labels there are.
+        rho: all compute / one training on the labels there are; in seconds where FLOPs cannot be counted.
     """
 
     labels: int | None = None
@@ -75,6 +76,8 @@ class Budget:
         return None
 
     def _limits(self, bill: Bill) -> dict[str, tuple[float | None, float | None]]:
+        if self.flops is not None and not bill.knows_flops:
+            raise UnknownFlops(f"Budget(flops={self.flops:g})", bill.flops_unknown)
         return {
             "flops": (self.flops, bill.flops),
             "hours": (self.hours, bill.seconds / 3600),

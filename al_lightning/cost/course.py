@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import isnan
 
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.ahead import Measured
@@ -92,6 +93,7 @@ class Course:
     def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
         train, recipe = measured.flops.get("train"), measured.recipe
         price = measured.forward * self.passes / (train * recipe) if train and recipe else None
+        price = None if price is None or isnan(price) else price  # FLOPs could not be counted
         inferred = self.candidates.count(unlabelled=history.unlabelled, size=size, price=price, turn=turn)
         score = measured.inference("score", inferred, passes=self.passes, round=history.round)
         beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})

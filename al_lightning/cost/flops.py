@@ -40,6 +40,10 @@ class FlopMeter:
         self._count: FlopCount | None = None
         self._inside = False
 
+    def known(self) -> dict[Hashable, float]:
+        """FLOPs of a record by kind; NaN for those that could not be counted."""
+        return {**dict.fromkeys(self.unknown, UNKNOWN), **self.per_record}
+
     def start(self, kind: Hashable) -> None:
         """Begin counting, unless this kind has been measured, or a count is already running."""
         if kind not in self.per_record and str(kind) not in self.unknown and self._count is None:

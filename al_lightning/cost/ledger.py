@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isnan, nan
 
 PHASES = (
     "embed",
@@ -33,7 +34,8 @@ class Entry:
         phase: one of :data:`PHASES`.
         round: queries committed when the work was done.
         records: records that went through the model (or the algorithm), epochs counted.
-        flops: floating-point operations, 2 per multiply-add, measured on the user's model.
+        flops: floating-point operations, 2 per multiply-add, measured on the user's model; NaN where they could not be
+            counted.
         seconds: wall-clock time.
         bytes: read of the records' files, where the dataset counts them (``ParquetShards``, ``TarShards``).
     """
@@ -48,6 +50,16 @@ class Entry:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise ValueError(f"phase is {self.phase!r}; allowed: {', '.join(PHASES)}.")
+
+
+def stored(flops: float) -> float:
+    """FLOPs for a column that takes no NaN: below 0 where they are unknown."""
+    return -1.0 if isnan(flops) else flops
+
+
+def restored(flops: float) -> float:
+    """What :func:`stored` was given."""
+    return nan if flops < 0 else flops
 
 
 def since(moment: float) -> float:

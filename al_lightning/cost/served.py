@@ -105,6 +105,7 @@ class ServedRecords:
 
     def __init__(self) -> None:
         self._watched: list[DataLoader[Any]] = []
+        self._seen: dict[int, list[Any]] = {}
 
     def watch(self, loader: Any) -> None:
         """Watch a loader, once."""
@@ -116,14 +117,20 @@ class ServedRecords:
         """Leave the loaders as they were."""
         while self._watched:
             del self._watched.pop()._get_iterator
+        self._seen.clear()
 
     def take(self, loop: Any) -> int | None:
         """Records that a loop of Lightning's has fetched for its steps since it was asked last; None: nobody knows."""
-        iterators = loop._combined_loader._iterator.iterators
+        iterators: list[Any] = loop._combined_loader._iterator.iterators
         if not all(hasattr(iterator, "asked") for iterator in iterators):
             return None
         ahead = len(getattr(loop._data_fetcher, "batches", ()))  # fetched already, for the steps after
-        taken = [(i.asked.dataset, i.asked.take(i._num_yielded - ahead)) for i in iterators]
+        past = [i for i in self._seen.get(id(loop), []) if not any(i is now for now in iterators)]
+        self._seen[id(loop)] = list(
+            iterators
+        )  # a loader that is begun again, or was the last one, has another next time
+        taken = [(i.asked.dataset, i.asked.take(i._num_yielded)) for i in past]
+        taken += [(i.asked.dataset, i.asked.take(i._num_yielded - ahead)) for i in iterators]
         labelled = [records for dataset, records in taken if _is_labelled(dataset)]
         return sum(labelled or [records for _, records in taken])
 

@@ -106,11 +106,14 @@ class Activations:
             Where its FLOPs are measured: such a pass is another kind than one through the whole model.
         """
         kind, flops = f"forward, cached {self.part}", self._run.flops
-        meter = FlopMeter({"forward": flops.per_record[kind]} if kind in flops.per_record else {})
+        known, unknown = ({"forward": of[kind]} if kind in of else {} for of in (flops.per_record, flops.unknown))
+        meter = FlopMeter(known, unknown)
         with self.serving(ids, steps=False):
             yield meter
         if "forward" in meter.per_record:
             flops.per_record[kind] = meter.per_record["forward"]
+        if "forward" in meter.unknown:
+            flops.unknown[kind] = meter.unknown["forward"]
 
     @property
     def _module(self) -> torch.nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -270,6 +271,8 @@ def _environment() -> Environment:
 
 def _shown(value: float, form: str) -> str:
     """A number as people read it: ``metric``, ``count``, ``si``, ``money``, ``duration``, ``percent``, ``half``."""
+    if math.isnan(value):
+        return "unknown"
     if form == "duration":
         unit, seconds = charts.time_unit(value)
         return f"{value / seconds:,.3g} {_UNITS[unit]}"

@@ -260,14 +260,15 @@ def _named(runs: list[ReportedRun]) -> list[ReportedRun]:
 def _check(run: ReportedRun) -> None:
     """Raise LookupError, TypeError or ValueError for what is missing, and for numbers and texts that are none."""
     saved = run.saved
+    counted = not any(name.endswith("flops_unknown") for name in saved.meta)
     for record in run.trained:
-        _finite(*(record.cost[name] for name in ("flops", "seconds", "money", "rho")))
+        _finite(*(record.cost[name] for name in ("seconds", "money", "rho")), *[record.cost["flops"]][:counted])
         _numbers(record.round, record.labelled, record.queried, record.epochs, record.attempts)
         _numbers(record.candidates, record.stale, *record.metrics.values(), *record.cost.values())
         _numbers(*(x for x in (record.agreement, record.uncertainty, record.coverage) if x is not None))
         _texts(record.start, *record.metrics)
     for entry in saved.entries:
-        _finite(entry.round, entry.records, entry.flops, entry.seconds, entry.bytes)
+        _finite(entry.round, entry.records, entry.seconds, entry.bytes, *[entry.flops][:counted])
     for reason in saved.reasons:
         _texts(reason.kind, reason.sentence)
     for said in saved.statements:
@@ -275,10 +276,10 @@ def _check(run: ReportedRun) -> None:
         _texts(said.who, said.source, said.at)
     _numbers(*chain.from_iterable(saved.queries), *saved.answers)
     _texts(saved.step, *saved.keys.values())
-    _finite(run.bill.money, run.bill.flops, run.pool_size, run.bill.prices.hour, *run.bill.kwh.values())
+    _finite(run.bill.money, *[run.bill.flops][:counted], run.pool_size, run.bill.prices.hour, *run.bill.kwh.values())
     _texts(run.bill.prices.currency, *run.settings)
     flight = saved.meta.get("in_flight") or dict.fromkeys(("records", "flops", "seconds"), 0)
-    _finite(*(flight[name] for name in ("records", "flops", "seconds")))
+    _finite(*(flight[name] for name in ("records", "seconds")), *[flight["flops"]][:counted])
 
 
 def _numbers(*values: Any) -> None:

@@ -29,6 +29,7 @@ from al_lightning.handed_back import monitored
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+from al_lightning.steps.tuning import settings_kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,13 @@ def run_fit(
     if served.sampler is not None:
         served.sampler.epoch = 0  # an attempt to go on may have come before
     try:
-        with isolate_rng(), frozen(model, plan.freeze), Stopwatch.running() as watch, meter.watching(trainer):
+        with (
+            isolate_rng(),
+            frozen(model, plan.freeze),
+            settings_kept(trainer, model, pool),
+            Stopwatch.running() as watch,
+            meter.watching(trainer),
+        ):
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.bill import Bill
@@ -22,7 +23,7 @@ LONGEST = 500
 
 def _at(bill: Bill) -> dict[str, float]:
     values = {name: getattr(bill, name) for name in ("labels", "flops", "seconds", "money", "rho")}
-    return {name: float(value) for name, value in values.items() if value is not None}
+    return {name: float(value) for name, value in values.items() if value is not None and not isnan(value)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,12 @@ class Foresight:
     def budgets(self) -> list[Budget]:
         """Budgets that end the run by themselves: those in an AllOf do not."""
         return [rule for rule in alternatives(self.stop) if isinstance(rule, Budget)]
+
+    @property
+    def flop_limit(self) -> str | None:
+        """The budget that cannot be kept where FLOPs cannot be counted."""
+        budgets = (rule for rule in every_rule(self.stop) if isinstance(rule, Budget) and rule.flops is not None)
+        return next((f"Budget(flops={rule.flops:g})" for rule in budgets), None)
 
     def ahead(self, run: Run, size: int, *, scored: bool = False) -> Bill | None:
         """The bill after one more round of this size and the shortest final fit; None where no budget asks."""
