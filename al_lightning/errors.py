@@ -48,8 +48,8 @@ class UnknownFlops(ActiveLearningError):
     def __init__(self, limit: str, why: Mapping[str, str]) -> None:
         kinds = "; ".join(f"{kind!r}: {reason}" for kind, reason in why.items())
         super().__init__(
-            f"{limit} needs FLOPs, and they are unknown ({kinds}). Limit hours= or money= instead, or rho=, which is in "
-            "seconds then."
+            f"{limit} needs FLOPs, and they are unknown ({kinds}). Limit hours= or money= instead, or rho=, which is "
+            "in seconds then."
         )
 
 

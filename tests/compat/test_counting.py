@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -24,7 +23,7 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query import Margin, Random
 from al_lightning.report.page import write_report
 from al_lightning.round_size import Listed
-from tests.helpers import CLASSES, WIDTH, ByHand, Net, Records, blobs, learner, net, pool_of, quiet
+from tests.helpers import CLASSES, ByHand, Net, Records, blobs, learner, net, pool_of, quiet
 
 # ---- what trains: every loss as without counting -------------------------------------------------------------------
 
@@ -137,7 +136,11 @@ class ByClosures(Losses):
 
 KINDS = [GradientPenalty, Adversarial, Jacobian, Functional, Energy, SpectralNorm, WeightNorm, Orthogonal]
 KINDS += [Checkpointed, Dropping, Compiled, Manual, ByClosures]
-SETTINGS: dict[str, dict[str, Any]] = {"plain": {}, "bf16": {"precision": "bf16-mixed"}, "accumulated": {"accumulate_grad_batches": 2}}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bf16": {"precision": "bf16-mixed"},
+    "accumulated": {"accumulate_grad_batches": 2},
+}
 ROWS = [*((kind, "plain") for kind in KINDS), (Losses, "bf16"), (Losses, "accumulated"), (GradientPenalty, "bf16")]
 
 
@@ -162,7 +165,7 @@ def test_losses_are_those_of_a_fit_that_is_not_counted(
     torch._dynamo.reset()
 
 
-# ---- a count that fails ------------------------------------------------------------------------------------------------
+# ---- a count that fails -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -196,7 +199,7 @@ def test_a_fit_that_cannot_be_counted_goes_on_with_rho_in_seconds(tmp_path: Path
         warnings.simplefilter("ignore")
         again = learner(tmp_path / "run").fit(net(), datamodule=pool_of())
     assert str(again.bill) == str(bill), "a folder keeps what is not known"
-    page = write_report([tmp_path / "run"], tmp_path / "report")
+    page = write_report([tmp_path / "run"], tmp_path / "report").page
     assert "unknown" in page.read_text()
 
 
@@ -231,7 +234,7 @@ def test_an_error_of_the_users_step_is_the_users(tmp_path: Path) -> None:
     assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
 
 
-# ---- records -----------------------------------------------------------------------------------------------------------
+# ---- records ----------------------------------------------------------------------------------------------------
 
 
 class TimeMajor(nn.Module):
@@ -421,7 +424,7 @@ def test_records_of_a_validation_stream(tmp_path: Path) -> None:
     assert result.bill.lines["validate"].records == 11 + 9
 
 
-# ---- tuning callbacks --------------------------------------------------------------------------------------------------
+# ---- tuning callbacks -------------------------------------------------------------------------------------------
 
 TUNERS: dict[str, Callable[[], Any]] = {
     "learning rate": lambda: LearningRateFinder(num_training_steps=20),
@@ -460,6 +463,6 @@ def test_a_finder_of_what_the_pool_does_not_read_is_refused(tmp_path: Path) -> N
         bs = 4
 
     model, trainer = Sized(), quiet(callbacks=[BatchSizeFinder(batch_arg_name="bs")])
-    with pytest.raises(UnsupportedTrainer, match="batch_arg_name='bs'.*batch_size"):
+    with pytest.raises(UnsupportedTrainer, match=r"batch_arg_name='bs'.*batch_size"):
         learner(tmp_path / "run", trainer).fit(model, datamodule=pool_of())
     assert not model.batches

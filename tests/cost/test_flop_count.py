@@ -47,6 +47,18 @@ def attention(x: Tensor) -> Tensor:
     return nn.functional.scaled_dot_product_attention(x, x, x)
 
 
+def in_the_complex(x: Tensor, layer: nn.Linear) -> Tensor:
+    return (torch.complex(x, x) @ layer.weight.T.to(torch.cfloat)).abs()
+
+
+def jacobian(x: Tensor, layer: nn.Linear) -> Tensor:
+    return torch.func.vmap(torch.func.jacrev(layer))(x).sum(0)
+
+
+def ensemble(x: Tensor, layer: nn.Linear) -> Tensor:
+    return torch.vmap(lambda weight: x @ weight)(layer.weight.reshape(3, 8, 8))
+
+
 def rows(*shape: int, last: bool = False) -> Tensor:
     x = torch.randn(*shape)
     return x.to(memory_format=torch.channels_last) if last else x
@@ -58,7 +70,7 @@ ORDINARY: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "channels last": (lambda: convolutions().to(memory_format=torch.channels_last), rows(4, 3, 8, 8, last=True)),
     "gru": (lambda: Calls(lambda x, gru: gru(x)[0], nn.GRU(8, 4)), rows(4, 5, 8)),
     "einsum": (lambda: Calls(lambda x, a: torch.einsum("bi,ji->bj", x, a.weight), nn.Linear(8, 3)), rows(4, 8)),
-    "complex": (lambda: Calls(lambda x, a: (torch.complex(x, x) @ a.weight.T.to(torch.cfloat)).abs(), nn.Linear(8, 3)), rows(4, 8)),
+    "complex": (lambda: Calls(in_the_complex, nn.Linear(8, 3)), rows(4, 8)),
     "checkpoint": (lambda: Calls(lambda x, net: checkpoint(net, x, use_reentrant=False), mlp()), rows(4, 8)),
     "embedding bag": (lambda: nn.Sequential(nn.EmbeddingBag(9, 8), nn.Linear(8, 3)), torch.randint(0, 9, (4, 5))),
 }  # fmt: skip
@@ -171,8 +183,8 @@ DELICATE: dict[str, tuple[Callable[[], nn.Module], Tensor, int | None]] = {
     "orthogonal": (lambda: parametrizations.orthogonal(nn.Linear(8, 8)), rows(4, 8), None),
     "low rank": (lambda: lora(nn.Linear(8, 3)), rows(4, 8), ONE + 2 * 3 * 2 * 3 + 2 * 3 * 3 * 8),
     "forces": (lambda: Calls(by_gradient, nn.Linear(8, 3)), rows(4, 8), 2 * ONE),
-    "jacobian": (lambda: Calls(lambda x, a: torch.func.vmap(torch.func.jacrev(a))(x).sum(0), nn.Linear(8, 3)), rows(4, 8), None),
-    "vmap": (lambda: Calls(lambda x, a: torch.vmap(lambda w: x @ w)(a.weight.reshape(3, 8, 8)), nn.Linear(8, 24)), rows(4, 8), None),
+    "jacobian": (lambda: Calls(jacobian, nn.Linear(8, 3)), rows(4, 8), None),
+    "vmap": (lambda: Calls(ensemble, nn.Linear(8, 24)), rows(4, 8), 3 * 2 * 4 * 8 * 8),
     "jvp": (lambda: Calls(lambda x, a: torch.func.jvp(a, (x,), (x,))[1], nn.Linear(8, 3)), rows(4, 8), None),
     "nested": (lambda: Calls(jagged, nn.Linear(8, 3)), rows(4, 5, 8), 2 * 7 * 8 * 3),
     "own function": (lambda: Calls(lambda x, a: Doubled.apply(a(x)), nn.Linear(8, 3)), rows(4, 8), ONE),
