@@ -42,6 +42,17 @@ class PoolChanged(ActiveLearningError):
     """The dataset behind the pool is not the one this run started with."""
 
 
+class RhoTooSmall(ActiveLearningError):
+    """A run that cannot be done within the rho it was given."""
+
+    def __init__(self, rho: float, least: float, parts: str) -> None:
+        super().__init__(
+            f"WarmStart(rho={rho:g}) is less than the rounds and the shortest final fit come to: {least:.2f} "
+            f"({parts}), each fit validating on one batch at its end. Fewer rounds, smaller epochs=, first_epochs= or "
+            f"final_epochs=, check_val_every_n_epoch= or limit_val_batches= of the Trainer, or rho={least:.2f} help."
+        )
+
+
 class UnknownFlops(ActiveLearningError):
     """A limit on FLOPs where they cannot be counted."""
 

@@ -46,6 +46,7 @@ class FitPlan:
         cached: whether the frozen part runs once per record, and its activations are read afterwards.
         shrink: factor of the previous weights under ``shrink_perturb``.
         perturb: factor of fresh weights under ``shrink_perturb``.
+        val_batches: the fit validates once, at its end, on so many batches at most; None: as the Trainer says.
         final: whether this is the consolidating fit that makes the delivered model.
     """
 
@@ -61,6 +62,7 @@ class FitPlan:
     cached: bool = False
     shrink: float = 0.4
     perturb: float = 0.1
+    val_batches: int | None = None
     final: bool = False
 
 

@@ -21,6 +21,7 @@ from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
+from al_lightning.cost.validation import Validation
 from al_lightning.features.activations import Activations
 from al_lightning.fit_plan import FitPolicy, load, modes_kept
 from al_lightning.handed_back import Best, deliver
@@ -38,6 +39,7 @@ from al_lightning.run import Run
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.settings import describe, describe_model
+from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
@@ -126,6 +128,7 @@ class ActiveLearner:
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
         self.recipe.check_shares(self.policy, first)
+        self._allowance = Allowance(foresight=self._foresight, size=self._size)
         check_parts(self)
 
     # ---- the story ---------------------------------------------------------------------------------------------
@@ -201,8 +204,9 @@ class ActiveLearner:
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
         plan = remedied(run, self.policy.plan(history))
-        if run.proxy is not None and "train" not in run.target_flops.per_record:
+        if run.proxy is not None and "train" not in run.target_flops.known():
             try_target(run)
+        plan = self._allowance.of_round(run, plan)
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -237,7 +241,7 @@ class ActiveLearner:
         if plan is None or not run.saved.rounds or run.saved.reasons[-1].kind == "gave_up":
             run.commit("done")
             return
-        cut = self._foresight.within(run, plan)
+        cut = self._foresight.within(run, self._allowance.of_final(run, plan))
         if isinstance(cut, Reason):
             run.commit("done", reasons=(cut,))
             return
@@ -292,8 +296,9 @@ class ActiveLearner:
                 run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]
             if self.stall is not None:
                 check_control(run, self.stall)
-            labelling = self._labelling()
+            labelling, run.validates = self._labelling(), Validation.of(first, pool)
             if run.step == "new":
+                self._allowance.check(run)
                 begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)
             else:
                 resume(run, stop=self.stop, labelling=labelling)

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 
 from al_lightning.cadence import keep_cadence
+from al_lightning.cost.validation import ALL
 from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
 from al_lightning.users_callbacks import Memo, UsersCallbacks, attributes, shared_by_fits
 
@@ -173,6 +174,14 @@ def set_epochs(trainer: L.Trainer, epochs: int) -> None:
     """Make the coming fit of a fresh copy shorter or longer than the Trainer says."""
     trainer.fit_loop.max_epochs = epochs
     trainer.fit_loop.min_epochs = min(trainer.fit_loop.min_epochs or 0, epochs) or None
+
+
+def validate_once(trainer: L.Trainer, batches: int) -> None:
+    """Have the coming fit of a fresh copy validate at its end alone, on so many batches at most."""
+    trainer.num_sanity_val_steps = 0
+    trainer.val_check_interval, trainer.check_val_every_n_epoch = 1.0, trainer.max_epochs
+    if batches < ALL:
+        trainer.limit_val_batches = batches
 
 
 def take_schedulers(trainer: L.Trainer) -> list[LRSchedulerConfig]:

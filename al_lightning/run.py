@@ -20,6 +20,7 @@ from al_lightning.cost.energy import EnergyLedger, EnergyMeter
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
+from al_lightning.cost.validation import Validation
 from al_lightning.durable import read_arrays
 from al_lightning.errors import PoolChanged, RunMismatch
 from al_lightning.fit_plan import Weights
@@ -89,8 +90,9 @@ class Run(RunFiles):
         self.target, self.proxy = model, proxy
         self.model = model if proxy is None else proxy
         """Whose turn it is: the proxy's until :meth:`deliver`, else the target's, which is the one delivered."""
-        self.ranks, self.prices, self._recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
+        self.ranks, self.prices, self.recipe, self.recipe_epochs = ranks, prices, recipe, recipe_epochs
         self.scoring = scoring or TrainerScorer()
+        self.validates: Validation | None = None
         self.initial: Weights = {}
         self.measures_coverage = False
         self.last: Outcome | None = None
@@ -218,7 +220,7 @@ class Run(RunFiles):
 
     def _reference(self, rate: dict[str, float] | None, more: int = 0) -> Line | None:
         per_record = self.target_flops.known().get("train")
-        records = self._recipe(len(self.pool.labelled) + more)
+        records = self.recipe(len(self.pool.labelled) + more)
         if records is None or rate is None or per_record is None:
             return None
         return Line(
@@ -240,7 +242,7 @@ class Run(RunFiles):
         if self.flops.unknown or self.target_flops.unknown:
             return self._score_seconds(passes)
         labels = len(self.pool.labelled)
-        records = self._recipe(labels) if labels else None
+        records = self.recipe(labels) if labels else None
         if not own or not whole or not records:
             return None
         return self.flops.per_record.get("forward", own / (1 + BACKWARD)) * labels / (records * whole) * passes
@@ -275,7 +277,7 @@ class Run(RunFiles):
         epochs = {r.round: r.epochs for r in self.saved.rounds}
         flops = {str(kind): value for kind, value in self.flops.known().items()}
         labels, recipe = len(self.pool.labelled), self.recipe_epochs
-        records = self._recipe(labels) if labels and recipe else None
+        records = self.recipe(labels) if labels and recipe else None
         share = 1.0 if records is None or recipe is None else records / (labels * recipe)
         return Measured(
             entries=entries,
@@ -286,7 +288,14 @@ class Run(RunFiles):
             world=self.ranks.world,
             paces=self.saved.meta.get("pace", {}),
             final=None if self.proxy is None else self._target_costs,
+            validation=self.validation,
+            tuning=self.saved.meta.get("tuning", 0),
         )
+
+    @property
+    def validation(self) -> Validation | None:
+        """What a fit validates, as far as it is known; None: nothing."""
+        return self.validates and self.validates.seen(self.saved.meta.get("validation"))
 
     @property
     def _target_costs(self) -> tuple[float, float] | None:

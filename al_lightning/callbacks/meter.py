@@ -48,6 +48,8 @@ class Meter(Callback):
         train_seconds: seconds inside the training loop, validation excluded.
         batch: records of the largest batch.
         validate_seconds: seconds inside validation.
+        pass_records: records of the largest validation pass.
+        val_batch: records of its largest batch.
         beside: records that were trained on before the training loop began, to find a learning rate or a batch size.
         seconds_before: seconds of the fit until it was interrupted, if it goes on.
     """
@@ -65,6 +67,7 @@ class Meter(Callback):
         self._noted = self._began = time.perf_counter()
         self.seconds_before = 0.0
         self._validate_began = 0.0
+        self.pass_records = self.val_batch = self._validated_then = 0
         self.beside = self._records = 0
         self._ready: dict[str, int] = {}
 
@@ -130,6 +133,7 @@ class Meter(Callback):
         output = self.flops.part(own, *args, **kwargs)
         records = take(*args[:1])
         self.validated += records
+        self.val_batch = max(self.val_batch, records)
         self.flops.stop("validate", records)
         return output
 
@@ -187,9 +191,11 @@ class Meter(Callback):
         return {"step": step, "epoch": max(0.0, beside) / max(1, self.epochs), "batch": self.batch}
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._validate_began = time.perf_counter()
+        self._validate_began, self._validated_then = time.perf_counter(), self.validated
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.pass_records = max(self.pass_records, self.validated - self._validated_then)
         self.validate_seconds += since(self._validate_began)
         self._last = None
 

@@ -122,8 +122,10 @@ class WarmStart(RoundCallback):
             ``stable``, ``0 < share <= 1``; less where it is short or the model has BatchNorm. None: all but the first
             where it starts warm; where it starts from ``"initial"`` weights, it runs through the whole schedule.
         rho: what the run may spend in all, as rho: the consolidating fit trains for what is left of it, up to the whole
-            recipe, and for ``final_epochs`` at least. None, or where rho is not known: ``final_epochs``. Validation
-            within that fit comes on top.
+            recipe, and for ``final_epochs`` at least, its own validation included. Fits validate as the Trainer says
+            as long as there is room for the shortest final fit, then at their end alone, at last on some of the
+            batches; less than the rounds and the shortest final fit come to is refused before a label is bought. None,
+            or where rho is not known: ``final_epochs``.
 
     Raises:
         ValueError: a value out of range.

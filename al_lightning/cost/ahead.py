@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from al_lightning.cost.bill import Line
 from al_lightning.cost.ledger import Entry
+from al_lightning.cost.validation import Validation
 from al_lightning.fit_plan import FitPlan, Length
 
 SLACK = 1.2
@@ -30,6 +31,8 @@ class Measured:
         paces: seconds that a ``step`` of a training takes, an ``epoch`` beside its steps and a ``fit`` beside its
             loop, and the records of a ``batch``; empty: by the record, as in the last round.
         final: FLOPs and seconds of training on a record in the consolidating fit, where that is of another model.
+        validation: what a fit validates where its plan has it validate once.
+        tuning: records that Lightning's finders train on before a fit.
         cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
@@ -41,6 +44,8 @@ class Measured:
     world: int = 1
     paces: Mapping[str, float] = field(default_factory=dict)
     final: tuple[float, float] | None = None
+    validation: Validation | None = None
+    tuning: int = 0
     cautious: bool = True
     _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -115,7 +120,7 @@ class Measured:
         if plan.replay is not None and 0 < new < labelled:
             records = new + min(labelled - new, math.ceil(plan.replay * new))
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
-        records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0)
+        records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0) + self.tuning
         other = self.final if plan.final else None
         flops, pace = other or (self.flops["train"], self.pace(("train",), 0.0))
         seconds = records * self.slack * pace
@@ -123,7 +128,10 @@ class Measured:
             steps = epochs * math.ceil(records / epochs / self.paces["batch"])
             seconds = steps * self.paces["step"] + epochs * self.paces["epoch"] + self.paces["fit"]
         yield Entry(phase="train", round=round, records=records, flops=records * flops, seconds=seconds)
-        if checked := self._validated(epochs):
+        checked = self._validated(epochs)
+        if plan.val_batches is not None and self.validation is not None:
+            checked = self.validation.once(plan.val_batches)
+        if checked:
             # Of another model's validation nothing is known but that it is no dearer than its training.
             known = self.flops.get("validate", self.forward), self.pace(("validate",), self.slack * pace)
             flops, pace = other or known

@@ -90,6 +90,20 @@ class Course:
         if history.rounds:
             yield from self._final(history, measured, [], 0, reference)
 
+    def after_fit(
+        self, history: History, measured: Measured, reference: Callable[[int], Line | None], *, new: int
+    ) -> History:
+        """The history once the fit of the round that has begun is done.
+
+        Args:
+            history: before that fit, with the labels it is to train on.
+            measured: what work costs.
+            reference: as for :meth:`rounds`.
+            new: how many of those labels are new.
+        """
+        fit = self._fit(self.policy.plan(history), history, measured, new)
+        return self._trained(history, new, fit, reference)
+
     def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
         train, recipe = measured.flops.get("train"), measured.recipe
         price = measured.forward * self.passes / (train * recipe) if train and recipe else None

@@ -39,6 +39,12 @@ def trained_on(run: Run) -> np.ndarray:
     return labelled[~np.isin(labelled, run.saved.meta.get("set_aside", []))]
 
 
+def new_labels(run: Run) -> int:
+    """How many of the records that fits go over, the last, are new since the last fit."""
+    first = run.saved.first_new_place
+    return min(sum(run.saved.places[i] >= first for i in run.pool.state.labels), len(trained_on(run)))
+
+
 def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], list[int]]:
     """Positions of validation records to train a control on, and of those it is judged on.
 

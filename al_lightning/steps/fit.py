@@ -28,7 +28,7 @@ from al_lightning.fit_state import State
 from al_lightning.handed_back import monitored
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
+from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, validate_once
 from al_lightning.steps.tuning import settings_kept
 
 
@@ -43,8 +43,10 @@ class Outcome:
     stalled: Reason | None
     best_model_path: str
     loop_records: int
+    tuning_records: int
     loop_seconds: float
     pace: dict[str, float]
+    validation: dict[str, int]
     moments: Moments | None
 
 
@@ -146,6 +148,8 @@ def run_fit(
         max_epochs=length.epochs,
         step=step,
     )
+    if plan.val_batches is not None:
+        validate_once(trainer, plan.val_batches)
     meter, best = Meter(flops, _kind(plan, served), note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     own = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
@@ -183,10 +187,18 @@ def run_fit(
         stalled=stalled,
         best_model_path=best.path,
         loop_records=sum(Ranks(trainer).gather(meter.trained - meter.beside)),
+        tuning_records=sum(Ranks(trainer).gather(meter.beside)),
         loop_seconds=meter.train_seconds,
         pace=meter.pace,
+        validation={} if plan.val_batches is not None else _seen(meter, Ranks(trainer)),
         moments=next((part.kept for part in shape if isinstance(part, KeepMoments)), None),
     )
+
+
+def _seen(meter: Meter, ranks: Ranks) -> dict[str, int]:
+    """Records of a validation pass and of a batch, of all processes."""
+    records, batch = (sum(ranks.gather(n)) for n in (meter.pass_records, meter.val_batch))
+    return {"records": records, "batch": batch} if records else {}
 
 
 def _kind(plan: FitPlan, served: Served) -> str:

@@ -102,6 +102,23 @@ class Foresight:
         entries = max(cases, key=lambda entries: sum(entry.flops for entry in entries))
         return [*entries, *([run.measured.inference("agree", self.stop_set, round=round)] if self.stop_set else [])]
 
+    def course(self, policy: FitPolicy, size: Callable[[History], int]) -> Course:
+        """The run's course with that policy.
+
+        Args:
+            policy: plans the fits.
+            size: of the next query, limits on labels included.
+        """
+        passes = self.query.passes if self.query.needs_inference else 0
+        return Course(size=size, policy=policy, candidates=self.candidates, passes=passes, stop_set=self.stop_set)
+
+    def bill_after_final(self, run: Run, plan: FitPlan, *, new: int) -> Bill:
+        """The bill after a final fit on so many new labels."""
+        entries = list(run.measured.fit(plan, labelled=len(run.pool.labelled), new=new, round=run.round))
+        if self.stop_set:
+            entries.append(run.measured.inference("agree", self.stop_set, round=run.round))
+        return run.bill_after(entries, 0)
+
     def forecast(self, run: Run, record: RoundRecord, bill: Bill, size: Callable[[History], int]) -> dict[str, float]:
         """What the run will have cost at its end, by measured costs; empty where no end is in sight.
 
@@ -118,10 +135,7 @@ class Foresight:
             return {}
         measured = replace(measured, epochs={**measured.epochs, record.round: record.epochs})
         history = replace(run.history, rounds=(*run.saved.rounds, record), bill=bill)
-        passes = self.query.passes if self.query.needs_inference else 0
-        course = Course(
-            size=size, policy=self.policy, candidates=self.candidates, passes=passes, stop_set=self.stop_set
-        )
+        course = self.course(self.policy, size)
         for i, ahead in enumerate(course.rounds(history, measured, run.reference)):
             if i == LONGEST:
                 return {}

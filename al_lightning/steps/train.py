@@ -30,7 +30,7 @@ from al_lightning.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
 from al_lightning.settings import describe
-from al_lightning.steps.control import trained_on
+from al_lightning.steps.control import new_labels, trained_on
 from al_lightning.steps.fit import Outcome, run_fit
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
@@ -43,9 +43,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
         load(run.model, run.initial)
     else:
         apply_start(run.model, plan, initial=run.initial, seed=seed)
-    labelled = trained_on(run)
-    first = run.saved.first_new_place
-    new = min(sum(run.saved.places[i] >= first for i in run.pool.state.labels), len(labelled))
+    labelled, new = trained_on(run), new_labels(run)
     length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(labelled), new=new)
     batch = run.pool.batch_size or 1
     served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=run.seed, round=run.round)
@@ -114,6 +112,12 @@ def keep(
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
     meta: dict[str, Any] = {"pace": _pace(run, outcome)}
+    if outcome.tuning_records:
+        meta["tuning"] = outcome.tuning_records
+    if outcome.validation:
+        meta["validation"] = outcome.validation
+    if plan.val_batches is not None:
+        meta["val_batches"] = plan.val_batches
     meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
     if not plan.final:
         meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round

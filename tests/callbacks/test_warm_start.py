@@ -297,7 +297,7 @@ def test_state_of_other_parameters_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
-@pytest.mark.parametrize(("rho", "spent"), [(0.5, 0.5), (0.93, 0.93), (0.1, 0.325), (5.0, 1.125)])
+@pytest.mark.parametrize(("rho", "spent"), [(0.5, 0.5), (0.93, 0.93), (0.32, 0.325), (5.0, 1.125)])
 def test_the_last_fit_trains_for_what_is_left_of_rho(tmp_path: Path, rho: float, spent: float) -> None:
     """An epoch over 30 and one over 45 of 60 records are an eighth of ten; at least 0.2 and at most 1 come on top."""
     policy = WarmStart("keep", first_epochs=0.1, epochs=0.1, final="previous", final_epochs=0.2, rho=rho)

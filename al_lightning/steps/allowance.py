@@ -1,0 +1,174 @@
+"""WarmStart(rho=): the final fit and all validation are held to what the rounds leave of it."""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.cost.ahead import Measured
+from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.validation import ALL, Validation
+from al_lightning.errors import RhoTooSmall
+from al_lightning.fit_plan import FitPlan
+from al_lightning.history import History
+from al_lightning.run import Run
+from al_lightning.steps.control import new_labels
+from al_lightning.steps.foresight import LONGEST, Foresight
+
+TOLERANCE = 0.02
+"""How far above its rho a run may be foreseen to end: epochs are whole."""
+RESERVE = 0.2
+"""Share of rho that is left alone before costs are measured: distances to what is labelled are not foreseen."""
+_FORWARD = {"at most": 1 / 2, "at least": 1 / 3}
+"""FLOPs of validating a record / those of training on it, before they are measured."""
+
+
+@dataclass(frozen=True)
+class _Shortest:
+    """A policy with the shortest final fit, and with validation of so many batches; None: as the Trainer says."""
+
+    policy: WarmStart
+    val_batches: int | None
+
+    def plan(self, history: History) -> FitPlan:
+        return replace(self.policy.plan(history), val_batches=self.val_batches)
+
+    def final_plan(self, history: History) -> FitPlan | None:
+        plan = self.policy.final_plan(history)
+        return plan and replace(plan, epochs=self.policy.final_epochs, val_batches=self.val_batches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """Keeps a run within the rho of its :class:`WarmStart`; of other policies it changes nothing.
+
+    As long as the shortest final fit fits in, validation is what the Trainer says. Then fits validate at their end
+    alone, and at last on as many batches as there is room for, one at least.
+
+    Args:
+        foresight: foretells bills.
+        size: of the next query, limits on labels included.
+    """
+
+    foresight: Foresight
+    size: Callable[[History], int]
+
+    def check(self, run: Run) -> None:
+        """Refuse a rho that the rounds and the shortest final fit exceed, before anything is spent.
+
+        Raises:
+            RhoTooSmall: with what they come to.
+        """
+        policy = self._policy(run)
+        if policy is None or policy.rho is None or run.proxy is not None:
+            return
+        lines = self._at_end(run, policy, 1, _FORWARD["at least"])
+        if lines is None or lines.rho is None or lines.rho <= policy.rho + TOLERANCE:
+            return
+        whole = lines.reference.flops if lines.reference else 1.0
+        parts = ", ".join(f"{phase} {line.flops / whole:.2f}" for phase, line in lines.lines.items() if line.flops)
+        raise RhoTooSmall(policy.rho, lines.rho, parts)
+
+    def of_round(self, run: Run, plan: FitPlan) -> FitPlan:
+        """The plan of a round's fit, with as much validation as leaves room for the rest of the run."""
+        policy, validation = self._policy(run), run.validation
+        measured = "train" in run.flops.known()
+        if policy is None or policy.rho is None or validation is None or (run.proxy is not None and not measured):
+            return plan
+        before, rho = run.saved.meta.get("val_batches"), policy.rho
+
+        def within(val_batches: int | None, rho: float) -> bool:
+            bill = self._at_end(run, policy, val_batches, _FORWARD["at most"])
+            return bill is None or bill.rho is None or bill.rho <= rho
+
+        if before is None and within(None, rho):
+            return plan
+        if within(ALL, rho):
+            return self._said(run, replace(plan, val_batches=ALL), validation)
+        left = rho if measured else (1 - RESERVE) * rho
+        most = bisect_right(range(1, validation.batches), False, key=lambda n: not within(n, left))
+        return self._said(run, replace(plan, val_batches=max(1, most)), validation)
+
+    def of_final(self, run: Run, plan: FitPlan) -> FitPlan:
+        """The final fit, as long as what is left of rho allows for with its own validation."""
+        policy, validation = self._policy(run), run.validation
+        if policy is None or policy.rho is None or run.bill.rho is None:
+            return plan
+        new = new_labels(run)
+        options = [plan, *self._shorter(plan, policy)]
+        if validation is not None:
+            once = [replace(p, val_batches=ALL) for p in options]
+            fewer = [replace(once[-1], val_batches=n) for n in range(validation.batches - 1, 0, -1)]
+            options = [*(options if "val_batches" not in run.saved.meta else []), *once, *fewer]
+
+        def fits(plan: FitPlan) -> bool:
+            rho = self.foresight.bill_after_final(run, plan, new=new).rho
+            return rho is None or rho <= policy.rho + 1e-9
+
+        found = next((option for option in options if fits(option)), options[-1])
+        return found if found.val_batches is None or validation is None else self._said(run, found, validation)
+
+    @staticmethod
+    def _shorter(plan: FitPlan, policy: WarmStart) -> Iterator[FitPlan]:
+        least, most = policy.final_epochs, plan.epochs
+        if isinstance(least, float) and isinstance(most, float) and most > least:
+            yield from (replace(plan, epochs=least + (most - least) * step / 100) for step in range(99, 0, -1))
+            yield replace(plan, epochs=least)
+
+    def _policy(self, run: Run) -> WarmStart | None:
+        policy = self.foresight.policy
+        return policy if isinstance(policy, WarmStart) and policy.rho is not None and run.recipe_epochs else None
+
+    def _at_end(self, run: Run, policy: WarmStart, val_batches: int | None, forward: float) -> Bill | None:
+        """The bill at the end of the run, with the shortest final fit; None where no end is in sight."""
+        history, measured, reference = run.history, replace(run.measured, cautious=False), run.reference
+        if not run.saved.rounds:
+            history, measured, reference = self._unmeasured(run, forward)
+        course = self.foresight.course(_Shortest(policy, val_batches), self.size)
+        if history.round:  # a fit is about to begin
+            history = course.after_fit(history, measured, reference, new=new_labels(run))
+        ahead = list(islice(course.rounds(history, measured, reference), LONGEST))
+        return None if len(ahead) == LONGEST else ahead[-1].bill if ahead else history.bill
+
+    @staticmethod
+    def _unmeasured(run: Run, forward: float) -> tuple[History, Measured, Callable[[int], Line | None]]:
+        """Before the first fit: in units of training on a record."""
+        flops, validation = run.flops.known(), run.validation or Validation(records=0, batch=1)
+        train = flops.get("train", 1.0)
+        forward = flops.get("validate", flops.get("forward", forward * train))
+        measured = Measured.assumed(
+            train=(train, 1.0),
+            forward=(forward, forward / train),
+            epochs=run.recipe_epochs or 1,
+            validated_per_epoch=round(validation.records * validation.per_epoch),
+            validated_per_fit=validation.before,
+        )
+
+        def reference(labels: int) -> Line | None:
+            records = run.recipe(labels)
+            return records and Line(records=records, flops=records * train, seconds=float(records))
+
+        bill = run.bill if "train" in flops else Bill(prices=run.prices)
+        return replace(run.history, bill=bill), replace(measured, validation=run.validation), reference
+
+    def _said(self, run: Run, plan: FitPlan, validation: Validation) -> FitPlan:
+        """The plan, once it has been said that it validates less often than the Trainer would."""
+        known = run.saved.meta.get("val_batches")
+        batches = validation.batches
+        rho = f"WarmStart(rho={self.foresight.policy.rho:g})"  # type: ignore[attr-defined]
+        if plan.val_batches is not None and plan.val_batches < batches and (known is None or known >= batches):
+            warnings.warn(
+                f"{rho} leaves room to validate {plan.val_batches} of {batches} batches, once, at the end of a fit. "
+                "Fewer rounds, a larger rho=, or check_val_every_n_epoch= and limit_val_batches= of the Trainer leave "
+                "more.",
+                stacklevel=2,
+            )
+        elif known is None:
+            rank_zero_info(f"{rho}: fits validate once, at their end; every epoch would exceed it.")
+        return plan
