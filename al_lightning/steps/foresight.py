@@ -117,6 +117,9 @@ class Foresight:
         entries = list(run.measured.fit(plan, labelled=len(run.pool.labelled), new=new, round=run.round))
         if self.stop_set:
             entries.append(run.measured.inference("agree", self.stop_set, round=run.round))
+        if plan.val_batches is None and run.validation is not None and run.validation.per_epoch < 1:
+            # A shortened fit validates at its end, too.
+            entries.append(run.measured.inference("validate", run.validation.records, round=run.round))
         return run.bill_after(entries, 0)
 
     def forecast(self, run: Run, record: RoundRecord, bill: Bill, size: Callable[[History], int]) -> dict[str, float]:
