@@ -27,6 +27,7 @@ class _Cadence:
     def __init__(self, trainer: L.Trainer) -> None:
         loop = trainer.fit_loop
         self._trainer, self._epochs, self._validated = trainer, loop.max_epochs, False
+        self._steps = loop.epoch_loop.max_steps
         self._setup_data, self._should = loop.setup_data, loop.epoch_loop._should_check_val_fx
         self._update = loop.epoch_loop._update_learning_rates
         loop.setup_data = self.setup_data  # type: ignore[method-assign]
@@ -48,7 +49,10 @@ class _Cadence:
     def should_validate(self, data_fetcher: Any) -> bool:
         planned = self._should(data_fetcher)
         shortened = self._trainer.fit_loop.max_epochs != self._epochs
-        last = self._trainer.enable_validation and (shortened or not self._validated) and self._ends()
+        tuning = (
+            self._trainer.fit_loop.epoch_loop.max_steps != self._steps
+        )  # Lightning's finders run a loop of their own
+        last = self._trainer.enable_validation and (shortened or not self._validated) and self._ends() and not tuning
         self._validated |= planned or last
         return planned or last
 
