@@ -49,9 +49,7 @@ class _Cadence:
     def should_validate(self, data_fetcher: Any) -> bool:
         planned = self._should(data_fetcher)
         shortened = self._trainer.fit_loop.max_epochs != self._epochs
-        tuning = (
-            self._trainer.fit_loop.epoch_loop.max_steps != self._steps
-        )  # a finder's own loop
+        tuning = self._trainer.fit_loop.epoch_loop.max_steps != self._steps  # a finder's own loop
         last = self._trainer.enable_validation and (shortened or not self._validated) and self._ends() and not tuning
         self._validated |= planned or last
         return planned or last
