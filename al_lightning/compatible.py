@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
@@ -60,6 +60,28 @@ def check_parts(learner: ActiveLearner) -> None:
         )
 
 
+def check_clusters(part: Any, size: int) -> None:
+    """Raise PoolError where a part, or one inside it, is to make more clusters than there are records."""
+    while part is not None:
+        n_clusters = getattr(part, "n_clusters", None)
+        if n_clusters is not None and n_clusters > size:
+            raise PoolError(
+                f"{type(part).__name__}(n_clusters={n_clusters}) of a pool of {size} records; allowed: up to {size}, "
+                "or None for a number that goes by the pool's size."
+            )
+        part = getattr(part, "strategy", None) or getattr(part, "selector", None)
+
+
+def reads_features(learner: ActiveLearner) -> bool:
+    """Whether any part reads the pool's features."""
+    strategies = (learner.initial, learner.query)
+    return (
+        any("features" in strategy.requires for strategy in strategies)
+        or learner.candidates.uses_features
+        or "coverage" in needed_by(learner.stop)
+    )
+
+
 def _check_proxy(learner: ActiveLearner) -> None:
     final = getattr(learner.policy, "final", "initial")  # a policy of the user's own says so in its final_plan
     if final != "initial":
@@ -89,6 +111,8 @@ def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningM
         check_shown(model if learner.proxy is None else learner.proxy, pool)
     if learner.candidates.uses_shards:
         _ = pool.view().shard_of  # a pool without is refused before anything is bought
+    for part in (learner.candidates, learner.query, learner.initial):
+        check_clusters(part, pool.size)
     coverage = needed_by(learner.stop).get("coverage")
     if coverage is not None and pool.features is None:
         raise FeaturesMissing(f"{coverage} compares records by the pool's features. {NO_FEATURES}")

@@ -15,7 +15,7 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
-from al_lightning.compatible import check_parts, check_pool
+from al_lightning.compatible import check_parts, check_pool, reads_features
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
@@ -23,6 +23,7 @@ from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.cost.validation import Validation
 from al_lightning.features.activations import Activations
+from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPolicy, load, modes_kept
 from al_lightning.handed_back import Best, deliver
 from al_lightning.history import History, Reason, RoundRecord
@@ -173,6 +174,8 @@ class ActiveLearner:
         if size == 0:
             run.commit("finish", reasons=(_exhausted(history),))
         elif not run.saved.rounds:  # nothing fitted yet: the model knows nothing
+            if reads_features(self):
+                Features(run).verify()
             run.commit("label", **select(run, candidates=None, strategy=self.initial, size=size))
         else:
             predict = getattr(self.oracle, "predictions", False)

@@ -18,6 +18,7 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.durable import write_aside
 from al_lightning.errors import PoolError
+from al_lightning.features.blocks import OnDemand
 from al_lightning.features.cluster import nearest_centroid
 from al_lightning.features.source import Layer
 from al_lightning.pool.datamodule import PoolDataModule
@@ -31,7 +32,7 @@ ROWS = 1 << 20
 _ABOUT = "about.json"
 
 
-class Mapped:
+class Mapped(OnDemand):
     """Rows of several ``.npy`` files as one ``(N, d)`` array. Nothing is read before it is asked for.
 
     It is taken wherever features are: ``PoolDataModule(features=Mapped("features"))``, ``kmeans(features, ...)``.

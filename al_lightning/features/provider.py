@@ -11,6 +11,7 @@ from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import DamagedFile, FeaturesMissing
 from al_lightning.features import cache
 from al_lightning.features.cluster import Clusters, kmeans, nearest_centroid
+from al_lightning.features.inputs import check_numbers, in_memory
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.fingerprint import digest
@@ -48,6 +49,20 @@ class Features:
                 run.cached["features"] = {"features": source.compute(run.pool)}
             run.spend(Entry(phase="embed", round=run.round, seconds=watch.seconds))
         return np.asarray(run.cached["features"]["features"])
+
+    def verify(self) -> None:
+        """Read what no fit has to make first, so that what cannot be used is refused before a label is bought.
+
+        Raises:
+            FeaturesMissing: there are none, or the model has no such layer.
+            PoolError: numbers that cannot be compared; the ids are named.
+            BadScores: NaN or infinite numbers; the ids are named.
+        """
+        source = self._run.pool.features
+        if isinstance(source, Layer):
+            source.question(self._run.model, fitted=True)
+        elif not in_memory(features := self.get()):
+            check_numbers(features)
 
     def clusters(self, n_clusters: int) -> Clusters:
         """K-means clusters of the features. Records that were appended go to the nearest of the centroids there are."""
@@ -100,6 +115,7 @@ class Features:
         if known < size:
             added = self._embed(source, np.arange(known, size))
             features = added if features is None else np.concatenate([features, added])
+            check_numbers(features)
             self._write("features", version, digest(unwrapped(self._run.model).state_dict()), {"features": features})
         return np.asarray(features)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from al_lightning.errors import FeaturesMissing
+from al_lightning.features.inputs import as_array, as_features, check_numbers
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.views import read
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Payload, Question
@@ -32,25 +36,37 @@ class RawInputs:
 
         Raises:
             FeaturesMissing: inputs that are not numbers of one common shape.
+            PoolError: numbers that cannot be compared; the ids are named.
+            BadScores: NaN or infinite numbers; the ids are named.
         """
-        data, rows = pool.eval_data, []
+        data = pool.eval_data
         if type(data) is TensorDataset and len(data.tensors) == 2 and pool.items.attach is None:
             # Item by item takes a second for 60,000.
             inputs = data.tensors[0] if ids is None else data.tensors[0][torch.from_numpy(ids)]
-            return inputs.flatten(start_dim=1).float().numpy()
-        wanted = range(pool.size) if ids is None else ids.tolist()
-        for start in range(0, len(wanted), 1024):
-            for item in read(data, wanted[start : start + 1024]):
-                value = pool.items.without_target(item)
-                if not isinstance(value, Tensor | np.ndarray):
+            found = as_features(inputs.reshape(len(inputs), -1), name="the inputs")
+        else:
+            found = self.rows(data, pool.items, range(pool.size) if ids is None else ids.tolist())
+        if ids is None:
+            check_numbers(found)
+        return np.asarray(found, dtype=np.float32)
+
+    def rows(self, data: Any, items: ItemFormat, ids: Sequence[int]) -> np.ndarray:
+        """Read records one by one, ``(n, d)`` in the type they have."""
+        rows: list[np.ndarray] = []
+        for start in range(0, len(ids), 1024):
+            for item in read(data, ids[start : start + 1024]):
+                value = items.without_target(item)
+                value = next(iter(value.values())) if isinstance(value, Mapping) and len(value) == 1 else value
+                if not (isinstance(value, Tensor | Number | list) or hasattr(value, "__array_interface__")):
                     raise FeaturesMissing(
                         f"RawInputs() needs inputs that are tensors or arrays, got {type(value).__name__}. Pass "
                         "PoolDataModule(features=...) an (N, d) array, or Layer(...)."
                     )
-                rows.append(np.asarray(value, dtype=np.float32).reshape(-1))
+                value = np.asarray(value) if isinstance(value, Number) else value
+                rows.append(as_array(value, "the inputs").reshape(-1))
         if len({row.shape for row in rows}) > 1:
             raise FeaturesMissing("RawInputs() needs inputs of one shape; pass an (N, d) array, or Layer(...).")
-        return np.stack(rows)
+        return np.asarray(as_features(np.stack(rows), name="the inputs"))
 
 
 @dataclass(frozen=True)
@@ -112,11 +128,11 @@ class _captured(AbstractContextManager[Payload]):
 
     def __init__(self, layer: str, model: nn.Module) -> None:
         self._module = model.get_submodule(layer)
-        self._last: Tensor | None = None
+        self._layer, self._last = layer, None
 
     def __enter__(self) -> Payload:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._last = output if isinstance(output, Tensor) else output[0]
+            self._last = output[0] if isinstance(output, tuple | list) and output else output
 
         self._handle = self._module.register_forward_hook(keep)
         return self._payload
@@ -125,5 +141,12 @@ class _captured(AbstractContextManager[Payload]):
         self._handle.remove()
 
     def _payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        assert self._last is not None, "the layer did not run in the forward pass"
-        return {"features": torch.flatten(self._last, start_dim=1)}
+        found: Any = self._last
+        if not isinstance(found, Tensor) or found.is_complex() or not found.ndim or len(found) != len(outputs.logits):
+            what = f"{type(found).__name__}" if not isinstance(found, Tensor) else f"{found.dtype} {tuple(found.shape)}"
+            raise FeaturesMissing(
+                f"Layer({self._layer!r}) gave {what} for a batch of {len(outputs.logits)} records; allowed is a layer "
+                "that runs in the forward pass and returns a tensor of real numbers, a row a record, or a tuple that "
+                "begins with one."
+            )
+        return {"features": found.reshape(len(found), -1)}

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
+from al_lightning.features.inputs import taken_in
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
@@ -44,7 +45,8 @@ class PoolDataModule(Delegate):
         val: validation dataset. Its labels are bought labels and stand on the bill.
         test: test dataset, for ``trainer.test``; never on the bill.
         eval_view: the same records without augmentation, for scoring; default: ``data``.
-        features: ``(N, d)`` array (or memory map) of the user's, or ``RawInputs()`` or ``Layer("name")``.
+        features: ``(N, d)`` numbers of the user's, up to 1e16 in size (an array, a memory map, a tensor, a DataFrame, a
+            list of rows, a SciPy sparse matrix, HDF5 or Zarr), or ``RawInputs()`` or ``Layer("name")``.
         label_costs: ``(N,)`` numbers above 0, the price of each record's label in multiples of ``Prices.label``, for
             ``PerCost`` and the bill. Validation labels cost 1 each. Default: all labels cost the same.
         keys: one stable key per record (path, primary key); checked on resume and written into label files.
@@ -181,19 +183,27 @@ class PoolDataModule(Delegate):
         for name, other in others.items():
             if other is not None and len(other) != size:
                 raise PoolError(f"{name} has {len(other)} records, the dataset has {size}: they must be the same ones.")
-        shape = getattr(self.features, "shape", None)
-        if shape is not None and (len(shape) != 2 or shape[0] != size):
-            raise PoolError(f"features have shape {tuple(shape)}; expected ({size}, d), one row per record.")
         first = wrapped.first_of(data)
         self.items.check(first)
         ordinary = self.loader.get("collate_fn") in (None, default_collate)
         self.items = self.items.seen_in(data, first, stacked=ordinary)
+        self._take_features(data, size)
         self.batch_size = self.batch_size or 32
         self._val_labels = (
             wrapped.size_of(self._val, "val") if self._val is not None else wrapped.validation_records(self.inner)
         )
         self._data = data
         self.state = PoolState(size)
+
+    def _take_features(self, data: Any, size: int) -> None:
+        from al_lightning.features.source import Layer, RawInputs  # these know this module
+
+        if self.features is None or isinstance(self.features, Layer):
+            return
+        if isinstance(self.features, RawInputs):
+            self.features.rows(data if self._eval_view is None else self._eval_view, self.items, [0])  # can they be?
+        else:
+            self.features = taken_in(self.features, size=size)
 
     # ---- what is in it -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
-from al_lightning.errors import BadScores, FeaturesMissing, PoolError
+from al_lightning.errors import FeaturesMissing, PoolError
+from al_lightning.features.blocks import PROJECTED, check_finite
 from al_lightning.features.neighbours import distance_to_nearest, project
 
 if TYPE_CHECKING:
@@ -109,13 +110,12 @@ class PoolView:
         if self.load_projected is not None:
             projected = self.load_projected(dims)
         else:
+            check_finite(self.features, np.concatenate([ids, self.labelled]))
             projected, _ = project(self.features, dims, seed=0)
         if not len(self.labelled):
             return np.zeros(len(ids), np.float32)
         for part in (ids, self.labelled):
-            bad = ~np.isfinite(projected[part]).all(axis=1)
-            if bad.any():
-                raise BadScores(part[bad], "features")
+            check_finite(projected, part, limit=PROJECTED)
         import faiss  # noqa: F401  # before the clock starts: loading it is no search's, and forecasts go by the first one
 
         with Stopwatch.running() as watch:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import OutputMismatch, PoolExhausted
+from al_lightning.features.blocks import MOST
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.nearest import Group, Nearest, Rows, blocks, squared_norms
@@ -167,6 +168,13 @@ class Badge(Strategy):
         size: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
+        large = np.abs(arrays["embedding"]).max(axis=1, initial=0) > MOST
+        if large.any():
+            raise OutputMismatch(
+                f"Badge(): embeddings of ids {ids[large][:10].tolist()} ({large.sum()} in all) are above {MOST:g} in "
+                f"size, and squares of their distances do not fit into float32; allowed: up to {MOST:g}. Look at what "
+                "infer(batch) returns for these records."
+            )
         with Stopwatch.running() as watch:
             picked, flops = _seeded(arrays["errors"], arrays["embedding"], size, rng)
         if view.spend is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
-from al_lightning.errors import BadScores
+from al_lightning.features.blocks import check_finite, rows_of
 from al_lightning.pool.view import PoolView
 from al_lightning.query.wrapper import Wrapper, check_not_negative
 
@@ -32,6 +32,7 @@ def mean_cosine(features: np.ndarray, ids: np.ndarray, others: np.ndarray) -> tu
 
     Raises:
         BadScores: features are NaN or infinite; the ids are named.
+        PoolError: features are too large; the ids are named.
     """
     width, similarity = features.shape[1], np.empty(len(ids))
     total = np.zeros(width)
@@ -45,17 +46,18 @@ def mean_cosine(features: np.ndarray, ids: np.ndarray, others: np.ndarray) -> tu
 
 
 def _blocks(features: np.ndarray, ids: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Rows and one over their lengths, 0 where the length is; raises BadScores at the end of what is not finite."""
+    """Rows and one over their lengths, 0 where the length is; raises at the end what check_finite finds in the rest."""
     bad = []
     step = max(1, _BLOCK // features.shape[1])
     for block in (slice(start, start + step) for start in range(0, len(ids), step)):
-        rows = np.asarray(features[ids[block]], dtype=np.float32)
-        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says of what is wrong what it is
+            rows = rows_of(features, ids[block])
+            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         bad += ids[block][~np.isfinite(lengths)].tolist()
         if not bad:
             yield block, rows, np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     if bad:
-        raise BadScores(sorted(bad), "features")
+        check_finite(features, np.array(bad))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.ledger import Entry, Stopwatch
-from al_lightning.errors import BadScores
 from al_lightning.features.activations import fitting
+from al_lightning.features.blocks import PROJECTED, check_finite
 from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
 from al_lightning.fit_resume import FitFile, going_on
@@ -208,9 +208,7 @@ def _coverage(run: Run) -> float | None:
     features = Features(run)
     projected = features.projected(DIMS)
     for ids in (left, labelled):
-        bad = ~np.isfinite(projected[ids]).all(axis=1)
-        if bad.any():
-            raise BadScores(ids[bad], "features")
+        check_finite(projected, ids, limit=PROJECTED)
     with Stopwatch.running() as watch:
         share, flops = covered_share(projected[left], projected[labelled])
     features.spend(flops, watch.seconds)

@@ -350,7 +350,7 @@ def test_no_label_is_left_out_of_a_fit_of_some_epochs(tmp_path: Path) -> None:
 
 
 def test_a_share_of_no_known_number_of_epochs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedTrainer, match=r"epochs=0\.5 is a share.*recipe_epochs"):
+    with pytest.raises(UnsupportedTrainer, match=r"epochs=0\.5\) is a share.*recipe_epochs"):
         learner(tmp_path, quiet(max_epochs=-1, max_steps=4), fit=WarmStart("keep", first_epochs=0.5)).fit(
             net(), datamodule=pool_of()
         )
