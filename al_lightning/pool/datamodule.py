@@ -85,7 +85,7 @@ class PoolDataModule(Delegate):
         for name, other in (("val", val), ("test", test), ("eval_view", eval_view)):
             wrapped.check_dataset(other, name)
         wrapped.check_settings(loader or {})
-        inner: Any = data if wrapped.base_of(data) and not isinstance(data, Delegate) else None
+        inner = data if isinstance(data, L.LightningDataModule) and not isinstance(data, Delegate) else None
         self.task = task
         self.items = ItemFormat(target_key, attach, task)
         self.features = features

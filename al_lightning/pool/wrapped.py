@@ -34,14 +34,9 @@ _SUBCLASS = (
 )
 
 
-def base_of(data: Any) -> type | None:
-    """The LightningDataModule that an object is one of, of ``lightning`` or ``pytorch_lightning``; None for others."""
-    return next((kind for kind in type(data).__mro__ if kind.__name__ == "LightningDataModule"), None)
-
-
 def defines(inner: L.LightningDataModule | None, name: str) -> bool:
     """Whether the user's DataModule has this loader or hook of its own."""
-    return inner is not None and is_overridden(name, inner, base_of(inner))
+    return inner is not None and is_overridden(name, inner, L.LightningDataModule)
 
 
 def training_loader(inner: L.LightningDataModule, *, any_sampler: bool = False) -> DataLoader[Any]:

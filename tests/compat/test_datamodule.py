@@ -320,27 +320,6 @@ def test_transfer_hooks_of_the_datamodule_come_before_the_modules() -> None:
     assert trained(Moves()) is True
 
 
-def test_a_datamodule_of_the_package_pytorch_lightning(tmp_path: Path) -> None:
-    pl = pytest.importorskip("pytorch_lightning")
-
-    class Theirs(pl.LightningDataModule):
-        num_classes = CLASSES
-
-        def train_dataloader(self) -> Any:
-            return DataLoader(blobs(), batch_size=8, shuffle=True)
-
-        def val_dataloader(self) -> Any:
-            return DataLoader(blobs(9, seed=1), batch_size=8)
-
-    model = AsksForClasses()
-    pool = PoolDataModule(Theirs(), task="multiclass", batch_size=8)
-    pool.inner.save_hyperparameters({"batch_size": 8})
-    assert learner(tmp_path).fit(model, datamodule=pool).bill.labels == 24 + 9
-    assert model.head.out_features == CLASSES
-    with pytest.raises(AttributeError, match="has no attribute 'test_dataloader_of_mine'"):
-        _ = pool.test_dataloader_of_mine
-
-
 # ---- how it loads ---------------------------------------------------------------------------------------------------
 
 
