@@ -226,6 +226,7 @@ def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[None]:
     """
 
     def inside(name: str, prefix: str) -> bool:
+        name = plain(name)
         return name == prefix or name.startswith(prefix + ".")
 
     for prefix in prefixes:

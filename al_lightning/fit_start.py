@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from al_lightning.fit_plan import FitPlan, Weights, load, reinitialise, snapshot
+from al_lightning.fit_plan import FitPlan, Weights, load, plain, reinitialise, snapshot
 
 MATRICES = (nn.Linear, _ConvNd)
 """Layers whose weights FIRE and DASH change. Bare parameters, as of ``nn.MultiheadAttention``, and norms are left."""
@@ -28,13 +28,13 @@ def apply_start(model: nn.Module, plan: FitPlan, *, initial: Weights, seed: int)
         load(model, initial)
     elif plan.start == "fire":
         source = getattr(model, "_orig_mod", model)
-        layers = {f"{name}.weight".lstrip(".") for name, m in source.named_modules() if isinstance(m, MATRICES)}
+        layers = {plain(f"{name}.weight".lstrip(".")) for name, m in source.named_modules() if isinstance(m, MATRICES)}
         load(model, fire(snapshot(model), layers))
     elif plan.start == "shrink_perturb":
         previous = snapshot(model)
         load(model, initial)
         reinitialise(model, seed)
-        trained = {name for name, _ in getattr(model, "_orig_mod", model).named_parameters()}
+        trained = {plain(name) for name, _ in getattr(model, "_orig_mod", model).named_parameters()}
         load(model, shrink_perturb(previous, snapshot(model), trained, shrink=plan.shrink, perturb=plan.perturb))
 
 

@@ -35,10 +35,11 @@ from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
-from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, materialise
+from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
 from al_lightning.run import Run
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
+from al_lightning.set_up import materialise
 from al_lightning.settings import describe, describe_model
 from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume

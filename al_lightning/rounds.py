@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from al_lightning.cadence import keep_cadence
 from al_lightning.cost.validation import ALL
-from al_lightning.errors import UnsupportedModel, UnsupportedTrainer
+from al_lightning.errors import UnsupportedTrainer
 from al_lightning.users_callbacks import Memo, UsersCallbacks, attributes, shared_by_fits
 
 TrainerSource = L.Trainer | Callable[[], L.Trainer]
@@ -277,31 +277,6 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
         _put_metrics(trainer, metrics)
         trainer.strategy._lightning_module = getattr(model, "_orig_mod", model)
         model.trainer = trainer
-
-
-def materialise(model: L.LightningModule, trainer: L.Trainer, datamodule: L.LightningDataModule) -> None:
-    """Build what the model builds in ``setup`` or ``configure_model``, so that its initial weights exist.
-
-    Raises:
-        UnsupportedModel: the hooks replace weights each time they run, which loses them between fit and predict.
-    """
-    # Lightning's own order: data first, prepared on one process per node.
-    trainer._data_connector.attach_datamodule(model, datamodule=datamodule)
-    model.trainer = trainer
-    trainer._data_connector.prepare_data()
-    datamodule.setup("fit")
-    model.setup("fit")
-    model.configure_model()
-    before = {name: id(p) for name, p in model.named_parameters()}
-    model.setup("fit")
-    model.configure_model()
-    rebuilt = [name for name, p in model.named_parameters() if before.get(name) != id(p)]
-    if rebuilt:
-        raise UnsupportedModel(
-            f"{type(model).__name__}.setup or .configure_model rebuilds {rebuilt[0]!r} every time it runs, and "
-            "Lightning runs it before every fit and predict: trained weights would be lost. Return early when the "
-            "layers exist already."
-        )
 
 
 class Ranks:

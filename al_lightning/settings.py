@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from al_lightning.errors import UnsupportedModel
+from al_lightning.fit_plan import plain
 from al_lightning.pool.fingerprint import digest
 
 
@@ -44,7 +45,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
             f"{type(source).__name__}.{lazy[0]} is lazy and has no weights to start from: run one batch through the "
             "module first."
         )
-    shapes = {name: tuple(value.shape) for name, value in source.state_dict().items()}
+    shapes = {plain(name): tuple(value.shape) for name, value in source.state_dict().items()}
     return {"class": type(source).__qualname__, "shapes": digest({k: list(v) for k, v in shapes.items()})}
 
 

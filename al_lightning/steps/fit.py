@@ -29,6 +29,7 @@ from al_lightning.handed_back import monitored
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer, validate_once
+from al_lightning.set_up import keep_start
 from al_lightning.steps.tuning import settings_kept
 
 
@@ -157,7 +158,7 @@ def run_fit(
     shape = shaping(plan, served, new=new, moments=moments)
     ours = [meter, *shape, best, *([stall] if stall else [])]
     resume = [FitResume(file, meter, [*ours, served.sampler], kept, best_path)] if file else []
-    trainer.callbacks = [*resume, *ours, *own]  # type: ignore[attr-defined]
+    trainer.callbacks = [*keep_start(model), *resume, *ours, *own]  # type: ignore[attr-defined]
     pool.train_ids, pool.train_sampler = served
     if served.sampler is not None:
         served.sampler.epoch = 0  # an attempt to go on may have come before

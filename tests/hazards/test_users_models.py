@@ -9,10 +9,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torchmetrics import MeanMetric
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import UnsupportedModel
-from tests.helpers import CLASSES, WIDTH, Net, learner, net, pool_of, quiet
+from tests.helpers import CLASSES, WIDTH, Net, blobs, learner, net, pool_of, quiet
 
 
 class Late(Net):
@@ -50,13 +51,102 @@ def test_layers_built_late_are_part_of_the_initial_weights(tmp_path: Path, where
     assert torch.equal(late.model.net[0].weight, early.model.net[0].weight)
 
 
+@pytest.mark.parametrize("mode", ["reset", "keep"])
 @pytest.mark.parametrize("where", ["configure_model", "setup"])
-def test_a_model_that_rebuilds_each_time_is_refused(tmp_path: Path, where: str) -> None:
+def test_a_model_that_rebuilds_each_time_keeps_its_weights(tmp_path: Path, where: str, mode: Any) -> None:
+    model, plain = Late(where, again=True), net(seed=3)
+    result = learner(tmp_path / "late", fit=WarmStart(mode)).fit(model, datamodule=pool_of())
+    other = learner(tmp_path / "early", fit=WarmStart(mode)).fit(plain, datamodule=pool_of())
+    assert result.labelled.tolist() == other.labelled.tolist()
+    assert torch.equal(model.net[0].weight, plain.net[0].weight)
+
+
+def test_a_model_that_builds_other_layers_each_time_is_refused(tmp_path: Path) -> None:
+    class Grows(Late):
+        def setup(self, stage: str) -> None:
+            self.net = net(hidden=4 + len(self.trainer.datamodule.labelled)).net
+
     with pytest.raises(
-        UnsupportedModel, match=r"Late\.setup or \.configure_model rebuilds 'net\.0\.weight'.*Return early"
+        UnsupportedModel, match=r"Grows\.setup or \.configure_model builds other weights.*Build the same"
     ):
-        learner(tmp_path / "run", quiet()).fit(Late(where, again=True), datamodule=pool_of())
-    assert not (tmp_path / "run").exists()
+        learner(tmp_path / "run").fit(Grows("setup"), datamodule=pool_of())
+
+
+class SetsUp(Net):
+    """Does in ``setup`` what models do there, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+
+    def setup(self, stage: str) -> None:
+        self.stages.append(stage)
+
+
+class Compiles(SetsUp):
+    """Compiles its net, as the best-known template does."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.net = torch.compile(self.net, backend="eager", dynamic=True)
+
+
+class CompilesOnce(SetsUp):
+    """Looks whether it has."""
+
+    def setup(self, stage: str) -> None:
+        if not self.stages:
+            self.net = torch.compile(self.net, backend="eager", dynamic=True)
+        super().setup(stage)
+
+
+class ReadsItsTrainer(SetsUp):
+    """Asks for the number of steps, and builds data and a metric."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        assert self.trainer.estimated_stepping_batches > 0
+        self.data, self.metric = blobs(9), MeanMetric()
+
+
+class LoadsWeights(SetsUp):
+    """Loads pretrained weights into the layers it has."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.net.load_state_dict(net(seed=7).net.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")  # measuring FLOPs has hooks on all modules
+@pytest.mark.parametrize("mode", ["reset", "shrink_perturb"])
+@pytest.mark.parametrize("kind", [SetsUp, Compiles, CompilesOnce, ReadsItsTrainer, LoadsWeights])
+def test_setup_runs_once_per_fit_and_start_weights_outlive_it(tmp_path: Path, kind: type[SetsUp], mode: Any) -> None:
+    model, plain = kind(), net(seed=7)
+    if kind is not LoadsWeights:
+        model.net.load_state_dict(plain.net.state_dict())
+
+    def run(folder: str, model: Any) -> Any:
+        best = ModelCheckpoint(tmp_path / folder / "best", monitor="val_loss")
+        trainer = quiet(callbacks=[best], enable_checkpointing=True)
+        return learner(tmp_path / folder, trainer, fit=WarmStart(mode, freeze=("net.0",))).fit(
+            model, datamodule=pool_of()
+        )
+
+    result, other = run("sets up", model), run("plain", plain)
+    assert model.stages == ["fit"] * 3
+    assert result.labelled.tolist() == other.labelled.tolist()
+    assert [r.metrics for r in result.history] == [r.metrics for r in other.history]
+    for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+    # It goes on with a model that is compiled or not, and the best weights are read by the one that trained.
+    again = run("sets up", kind())
+    torch.testing.assert_close(again.model.get_parameter("net.0.weight"), plain.net[0].weight)
+    if kind is Compiles:
+        quiet(enable_checkpointing=False).validate(
+            model, ckpt_path=result.best_model_path, datamodule=pool_of(), verbose=False
+        )
 
 
 def test_pretrained_weights_are_the_initial_ones(tmp_path: Path) -> None:
