@@ -28,6 +28,7 @@ from al_lightning.fit_plan import FitPolicy, load, modes_kept
 from al_lightning.handed_back import Best, deliver
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
+from al_lightning.packages import check_package
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
 from al_lightning.pool.votes import agreement
@@ -267,6 +268,8 @@ class ActiveLearner:
     # ---- its parts ---------------------------------------------------------------------------------------------
 
     def _open(self, model: L.LightningModule, pool: PoolDataModule) -> Run:
+        for given in (model, pool, *self._modules(model)):
+            check_package(given, "ActiveLearner")
         first = fresh_trainer(self.trainer, model=model, datamodule=pool)
         ranks = Ranks(first)
         ranks.start()

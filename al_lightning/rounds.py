@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from al_lightning.cadence import keep_cadence
 from al_lightning.cost.validation import ALL
 from al_lightning.errors import UnsupportedTrainer
+from al_lightning.packages import check_package
 from al_lightning.users_callbacks import Memo, UsersCallbacks, attributes, shared_by_fits
 
 TrainerSource = L.Trainer | Callable[[], L.Trainer]
@@ -36,6 +37,9 @@ _last_copy: weakref.WeakKeyDictionary[Any, L.Trainer] = weakref.WeakKeyDictionar
 
 def check_trainer(trainer: L.Trainer) -> None:
     """Raise UnsupportedTrainer for a Trainer that rounds cannot be built from."""
+    check_package(trainer, "ActiveLearner")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        check_package(callback, "Trainer(callbacks=...)")
     if trainer.state.fn is not None:
         raise UnsupportedTrainer(
             f"this Trainer has already run {trainer.state.fn.value}(); a copy of it would train 0 epochs. Pass a new "
@@ -60,6 +64,7 @@ def resumes(trainer: L.Trainer) -> bool:
 
 def check_untrained(trainer: L.Trainer) -> None:
     """Raise UnsupportedTrainer where the fit that is about to start would count on from an earlier one."""
+    check_package(trainer, "a callback of al_lightning")
     epochs = trainer.fit_loop.epoch_progress.current.completed
     if not resumes(trainer) and (epochs or trainer.global_step):
         raise UnsupportedTrainer(
@@ -146,6 +151,7 @@ def fresh_trainer(
     Raises:
         UnsupportedTrainer: a Trainer that has run, cannot be copied, shards weights, or spawns processes per fit.
     """
+    check_package(trainer, "ActiveLearner")
     if isinstance(trainer, L.Trainer):
         check_trainer(trainer)
         memo = {id(o): o for o in _shared(trainer, model, datamodule)}

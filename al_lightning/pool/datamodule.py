@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
 from al_lightning.features.inputs import taken_in
+from al_lightning.packages import check_package
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
@@ -80,6 +81,7 @@ class PoolDataModule(Delegate):
         loader: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_package(data, "PoolDataModule")
         if task not in TASKS:
             raise PoolError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
         for name, other in (("val", val), ("test", test), ("eval_view", eval_view)):
@@ -131,6 +133,16 @@ class PoolDataModule(Delegate):
         for name in wrapped.HOOKS:
             if wrapped.defines(inner, name):
                 setattr(self, name, getattr(inner, name))
+
+    @property
+    def trainer(self) -> L.Trainer | None:
+        """The Trainer it is attached to."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: L.Trainer | None) -> None:
+        check_package(trainer, "PoolDataModule")  # before Lightning looks for a hook, which it would not find
+        self._trainer = trainer
 
     def prepare_data(self) -> None:
         """Run the wrapped DataModule's ``prepare_data``, once."""
