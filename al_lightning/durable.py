@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -28,12 +30,82 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
+    except OSError as error:
+        raise CannotWrite(path, error) from error
+    except sqlite3.OperationalError as error:
+        if not of_the_disk(error):
+            raise
         raise CannotWrite(path, error) from error
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):  # torch.save puts its own error in front of the disk's
             raise CannotWrite(path, error.__context__) from error
         raise
+
+
+def of_the_disk(error: sqlite3.OperationalError) -> bool:
+    """Return whether SQLite speaks of a disk that is full, read-only or broken, rather than of what is on it."""
+    return any(word in str(error) for word in ("full", "readonly", "disk I/O", "unable to open", "locked", "denied"))
+
+
+class Hashed(io.RawIOBase):
+    """A file that is written from its beginning to its end, and hashed on the way.
+
+    Args:
+        file: takes the bytes.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._state = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Return True: that is all it can do."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes, and return how many."""
+        self._state.update(data)
+        return self._file.write(data)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written."""
+        return self._state.hexdigest()
+
+
+def digest_of(path: Path, *, without: int = 0) -> str:
+    """Return the SHA-256 of a file, the last ``without`` bytes of it excluded. No link is followed."""
+    state = hashlib.sha256()
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        left = os.fstat(file.fileno()).st_size - without
+        while left > 0 and (part := file.read(min(left, 1 << 20))):
+            state.update(part)
+            left -= len(part)
+    return state.hexdigest()
+
+
+def sealed(write: Callable[[Any], Any]) -> Callable[[IO[bytes]], Any]:
+    """Return a writer that does the same and ends with a hash of it, see :func:`check_seal`."""
+
+    def whole(file: IO[bytes]) -> None:
+        hashed = Hashed(file)
+        write(hashed)
+        file.write(bytes.fromhex(hashed.digest))
+
+    return whole
+
+
+def check_seal(path: Path) -> None:
+    """Check a file by the hash at its end. ZIP files, which those of torch and NumPy are, may have bytes after them.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 32))
+        seal = file.read()
+    if size < 32 or digest_of(path, without=32) != seal.hex():
+        raise ValueError("its bytes have changed since they were written")
 
 
 def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -42,7 +114,8 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     with writing(path):
         try:
             make_folder(path.parent)
-            with open(aside, "wb") as file:
+            aside.unlink(missing_ok=True)
+            with open(aside, "xb") as file:  # a link that somebody has put there is not followed
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -60,7 +133,7 @@ def move(path: Path, to: Path) -> None:
     """
     with writing(to):
         os.replace(path, to)
-        _sync_names(to.parent)
+        sync_names(to.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -70,10 +143,11 @@ def make_folder(folder: Path) -> None:
     for path in reversed(missing or [folder]):
         path.mkdir(exist_ok=True)
         with suppress(PermissionError):  # above a run folder that others made, nothing may be readable
-            _sync_names(path.parent)
+            sync_names(path.parent)
 
 
-def _sync_names(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -116,12 +116,12 @@ class CannotWrite(ActiveLearningError):
 
 
 class DamagedFile(ActiveLearningError):
-    """A file of a run folder that is not what the run wrote; nothing in it was executed."""
+    """A file of a run folder that is not what the run wrote; nothing in it was executed, and it is left as it is."""
 
-    def __init__(self, path: object, folder: object, why: str) -> None:
+    def __init__(self, path: object, folder: object, why: str, way: str | None = None) -> None:
         super().__init__(
-            f"{path} cannot be read back ({why}): it is damaged, gone, or from somebody else. Bring it back from a "
-            f"copy, or start anew in another run_dir; the labels are safe: al-lightning export {folder}."
+            f"{path} cannot be read back ({why}): it is damaged, gone, or from somebody else. "
+            + (way or f"Bring it back from a copy, or rebuild what can be rebuilt: al-lightning recover {folder}.")
         )
         self.path, self.why = str(path), why
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.callbacks.meter import Meter
 from al_lightning.cost.ledger import since
-from al_lightning.durable import read_tensors, write_aside
+from al_lightning.durable import check_seal, digest_of, read_tensors, sealed, write_aside
 from al_lightning.fit_plan import load, snapshot
 from al_lightning.fit_state import State, made_of, own_state, put_callbacks, put_own, put_shared, shared_state
+from al_lightning.run_paths import SCRATCH
 
 if TYPE_CHECKING:
     from al_lightning.run import Run
@@ -31,7 +32,7 @@ SAVE_SECONDS = 5.0
 """A fit is not kept more often than that: epochs that take milliseconds are not worth a file each."""
 SHARE = 0.05
 """Of a fit's time, what keeping it may take, at most."""
-_FORMAT = 1
+_FORMAT = 2
 T = TypeVar("T")
 
 
@@ -77,6 +78,7 @@ class FitFile:
         if not self.run.was_interrupted or not self._path.exists():
             return None
         try:
+            check_seal(self._path)
             kept = read_tensors(self._path)
             theirs = kept["format"], kept["key"], len(kept["ranks"])
         except Exception as error:  # what torch says of such a file advises to load it unsafely
@@ -105,11 +107,13 @@ class FitFile:
     def _write(self, state: State, epoch: int, best: str) -> str | None:
         kwh = self.kwh + max(0.0, self.run.energy.reading() - self._began)
         copy = f"best-{epoch}.ckpt" if best else ""
-        whole = {"format": _FORMAT, "key": self._key(), "kwh": kwh, "best": [best, copy], **state}
         try:
+            seal = ""
             if best:
                 _copy(Path(best), self._path.with_name(copy))
-            write_aside(self._path, partial(torch.save, whole))
+                seal = digest_of(self._path.with_name(copy))
+            whole = {"format": _FORMAT, "key": self._key(), "kwh": kwh, "best": [best, copy, seal], **state}
+            write_aside(self._path, sealed(partial(torch.save, whole)))
             for old in self._path.parent.glob("best-*.ckpt"):
                 if old.name != copy:
                     old.unlink()
@@ -134,9 +138,12 @@ class FitFile:
 
     def put_best(self, kept: State) -> None:
         """Put the best weights of then where they were."""
-        best, copy = kept["best"]
+        best, name, seal = kept["best"]
         if best:
-            self.run.on_zero(lambda: _copy(self._path.with_name(copy), Path(best)))
+            copy = self.run.place(f"{SCRATCH}/{name}")
+            if self.run.on_zero(lambda: digest_of(copy)) != seal:
+                raise ValueError(f"{copy} is damaged")
+            self.run.on_zero(lambda: _copy(copy, Path(best)))
 
     def take_over(self, kept: State) -> None:
         """The fit goes on from what was kept: that much of what it has cost is not lost."""
@@ -185,6 +192,7 @@ class FitResume(Callback):
             if different:
                 raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
             with _putting():
+                _check_paths(trainer, self._kept)
                 put_callbacks(trainer, self._kept["shared"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -237,6 +245,20 @@ class FitResume(Callback):
         self._least = (self._last - began) / SHARE
         if problem is not None and ranks.rank == 0:
             warnings.warn(f"this fit begins again if it is interrupted: {problem}.", stacklevel=2)
+
+
+def _check_paths(trainer: L.Trainer, kept: State) -> None:
+    """Raise unless every checkpoint that is named is in its callback's folder: files are written and removed there."""
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    states = kept["shared"]["checkpoint"].get("callbacks", {})
+    named = [kept["best"][0]]
+    for state in (states.get(c.state_key, {}) for c in callbacks):
+        named += [state.get(f"{which}_model_path") for which in ("best", "last")]
+        named += [state.get("kth_best_model_path"), *state.get("best_k_models", {})]
+    folders = [Path(c.dirpath) for c in callbacks if c.dirpath]
+    for path in filter(None, named):
+        if ".." in Path(path).parts or not any(Path(path).is_relative_to(folder) for folder in folders):
+            raise ValueError(f"it names the checkpoint {path}, which is in no ModelCheckpoint's folder")
 
 
 def _said(error: Exception) -> str:

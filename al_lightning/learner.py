@@ -394,7 +394,7 @@ class ActiveLearner:
             labelled=run.pool.labelled,
             model=run.target,
             trainer=run.last.trainer if run.last else None,
-            best_model_path=best or str(run.folder / run.saved.files[run.delivered]),
+            best_model_path=best or str(run.place(run.saved.files[run.delivered])),
             reason=run.saved.reasons[-1] if run.step == "done" else waits(run, self.oracle),
             run_dir=run.folder,
             agreement=agreement(run.saved.statements, task=run.pool.task),

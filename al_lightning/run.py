@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import numpy as np
 
+from al_lightning.changes import UNCONFIGURED
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Bill, Line
@@ -30,6 +31,7 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
 from al_lightning.run_files import RunFiles
+from al_lightning.run_paths import SCRATCH
 from al_lightning.scoring.question import Answers, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.settings import differing
@@ -39,10 +41,6 @@ if TYPE_CHECKING:
     from al_lightning.features.activations import Activations
     from al_lightning.scoring.samples import Samples
     from al_lightning.steps.fit import Outcome
-
-
-SCRATCH = "scratch"
-"""Folder of what a step would not want to do again if it were killed; void once the step is committed."""
 
 
 class Run(RunFiles):
@@ -103,6 +101,7 @@ class Run(RunFiles):
         self.cached: dict[str, Any] = {}
         self.activations: Activations | None = None
         self._files: dict[str, str] = {}
+        self._digests = {}
         self._about: dict[str, Any] = {}
         self.energy = EnergyLedger(energy, ranks)
         self.on_zero(self.energy.reading)  # one that cannot be read is refused before the folder is opened
@@ -131,7 +130,7 @@ class Run(RunFiles):
         self._store = Store(self.folder)
         saved = self._store.load()
         try:
-            if saved.step == "new":
+            if saved.step == "new" or saved.meta.get(UNCONFIGURED):
                 saved.meta.update(config=config, fingerprint=fingerprint)
             else:
                 wrong = differing(saved.meta["config"], config)
@@ -140,7 +139,7 @@ class Run(RunFiles):
                 self.pool.check_fingerprint(saved.meta["fingerprint"])
                 clear(self.folder, saved.files.values())
                 if saved.step == "done":  # a kill came between the last commit and this
-                    shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
+                    shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
         except BaseException:
             self.close()
             raise
@@ -352,7 +351,7 @@ class Run(RunFiles):
                 question=question,
                 meter=meter,
                 least=least,
-                scratch=self.folder / SCRATCH,
+                scratch=self.place(SCRATCH),
                 bill=self.bill,
             )
             if who.every_rank:
@@ -387,7 +386,7 @@ class Run(RunFiles):
     @property
     def fit_path(self) -> Path:
         """Where a running fit is kept as it goes."""
-        return self.folder / SCRATCH / "fit.pt"
+        return self.place(f"{SCRATCH}/fit.pt")
 
     @property
     def was_interrupted(self) -> bool:
@@ -453,12 +452,22 @@ class Run(RunFiles):
             meta["kwh"] = dict(self.energy.kwh)
         if self._about:
             meta["about"] = self.about
+        if self.saved.meta.get(UNCONFIGURED):
+            meta[UNCONFIGURED] = False
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill
+        if self.saved.step == "new" or self.saved.meta.get(UNCONFIGURED):
+            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
         if self.saved.step == "new":
-            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")} | {"fits": 0}
+            meta["fits"] = 0
         change = self.saved.placed(
             Change(
-                step=step, round=effects.pop("round", self.round), entries=entries, meta=meta, files=files, **effects
+                step=step,
+                round=effects.pop("round", self.round),
+                entries=entries,
+                meta=meta,
+                files=files,
+                digests={name: self._digests[path] for name, path in files.items() if path in self._digests},
+                **effects,
             )
         )
         if change.query is not None and self.pool.keys is not None:
@@ -466,9 +475,9 @@ class Run(RunFiles):
         replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
         self.on_zero(lambda: self._store.commit(change) if self._store else None)
         self.saved.apply(change)
-        self.pending, self._waited, self._files, self._about = [], 0.0, {}, {}
+        self.pending, self._waited, self._files, self._about, self._digests = [], 0.0, {}, {}, {}
         if self.ranks.rank == 0:
-            shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
+            shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
         if change.query is not None:
             self.pool.state.query(change.query.ids)
         self.pool.state.answer(change.answers)
@@ -480,6 +489,6 @@ class Run(RunFiles):
         """Remove files of the folder that nothing needs any more, and a folder that is empty then."""
         if self.ranks.rank == 0:
             for path in paths:
-                (self.folder / path).unlink(missing_ok=True)
+                self.place(path).unlink(missing_ok=True)
                 with suppress(OSError):  # a round's folder that still holds the user's checkpoints stays
-                    (self.folder / path).parent.rmdir()
+                    self.place(path).parent.rmdir()

@@ -9,11 +9,12 @@ from typing import IO, Any
 
 import torch
 
-from al_lightning.durable import read_tensors, write_aside
+from al_lightning.durable import Hashed, digest_of, read_tensors, write_aside
 from al_lightning.errors import DamagedFile
 from al_lightning.fit_plan import Weights
 from al_lightning.fit_shape import Moments
 from al_lightning.rounds import Ranks
+from al_lightning.run_paths import inside
 from al_lightning.store import Saved
 
 
@@ -29,6 +30,7 @@ class RunFiles:
     folder: Path
     ranks: Ranks
     saved: Saved
+    _digests: dict[str, str]  # of files that no commit has named yet, by their paths
 
     def on_zero(self, action: Callable[[], Any]) -> Any:
         """Do it on rank 0 and give every rank the result; an error is raised on every rank, so that none waits."""
@@ -53,8 +55,16 @@ class RunFiles:
             Its path, under another name where a commit names a file of this one: it holds until the next commit.
         """
         path = self._free(path)
-        self.on_zero(lambda: write_aside(self.folder / path, write))
+        self._digests[path] = self.on_zero(lambda: _write(inside(self.folder, path), write))
         return path
+
+    def place(self, name: str) -> Path:
+        """Return the path of a file or folder within the run folder.
+
+        Raises:
+            DamagedFile: it leads out of it, or through a link.
+        """
+        return inside(self.folder, name)
 
     def _free(self, path: str) -> str:
         committed, asked, again = set(self.saved.files.values()), Path(path), 1
@@ -82,18 +92,21 @@ class RunFiles:
         """Weights that a commit has named."""
         return dict(self.read(name, read_tensors))
 
-    def read(self, name: str, load: Callable[[Path], Any]) -> Any:
+    def read(self, name: str, load: Callable[[Path], Any], *, checks: bool = False) -> Any:
         """Read a file that a commit has named.
 
         Args:
             name: its name in the commit.
             load: reads it; executes nothing.
+            checks: whether ``load`` looks at every byte for damage itself.
 
         Raises:
             DamagedFile: it is not what was written.
         """
-        path = self.folder / self.saved.files[name]
+        path, digest = self.place(self.saved.files[name]), self.saved.digests.get(name)
         try:
+            if digest is not None and not checks and digest_of(path) != digest:
+                raise ValueError("its bytes have changed since they were written")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return load(path)
@@ -102,3 +115,16 @@ class RunFiles:
         except Exception as error:
             # What torch and NumPy say of such a file advises to load it unsafely.
             raise DamagedFile(path, self.folder, type(error).__name__) from None
+
+
+def _write(path: Path, write: Callable[[Any], Any]) -> str:
+    digest = ""
+
+    def hashed(file: IO[bytes]) -> None:
+        nonlocal digest
+        through = Hashed(file)
+        write(through)
+        digest = through.digest
+
+    write_aside(path, hashed)
+    return digest

@@ -152,7 +152,7 @@ class Activations:
 
     def _open(self, name: str, says: cache.About) -> None:
         try:
-            self._rows.add(self._run.read(name, partial(read, says=says)))
+            self._rows.add(self._run.read(name, partial(read, says=says), checks=True))
             self._names.add(name)
         except DamagedFile as error:
             what = f"{error.path} is stale or damaged ({error.why}): it is made again, and that is on the bill."

@@ -146,7 +146,7 @@ class Features:
         run = self._run
         if name not in run.cached and name in run.saved.files:
             try:
-                run.cached[name] = run.read(name, partial(cache.read, says=run.about.get(name)))
+                run.cached[name] = run.read(name, partial(cache.read, says=run.about.get(name)), checks=True)
             except DamagedFile as error:
                 what = f"{error.path} is stale or damaged ({error.why}): it is made again, and that is on the bill."
                 warnings.warn(what, stacklevel=2)

@@ -13,9 +13,11 @@ from typing import IO, Any
 
 from al_lightning.errors import ActiveLearningError, MissingExtra
 from al_lightning.pool.label_cell import Language, bare, guarded, language_of
-from al_lightning.pool.label_codec import decode, encode, shortened
+from al_lightning.pool.label_codec import encode, shortened
 from al_lightning.pool.label_file import safe
-from al_lightning.store import reading
+from al_lightning.run_lines import from_text
+from al_lightning.run_reading import checked, reading
+from al_lightning.run_schema import rows
 
 COLUMNS = ("id", "key", "label", "round", "score", "when", "who", "source")
 """Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty."""
@@ -63,22 +65,19 @@ def labelled_rows(folder: Path) -> Labelled:
     Raises:
         ActiveLearningError: no run is there.
     """
-    with reading(folder) as db:
-        meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
-        picked = {id: (round, score) for id, round, score in db.execute("SELECT id, round, score FROM query")}
-        labels = db.execute("SELECT id, value FROM label WHERE NOT skipped ORDER BY seq").fetchall()
-        keys: dict[int, str] = {}
-        said: dict[int, tuple[str, str, str]] = {}
-        if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
-            keys = dict(db.execute("SELECT id, key FROM record_key"))
-            said = {i: rest for i, *rest in db.execute("SELECT id, at, who, source FROM audit ORDER BY seq")}
-    rows = []
+    with checked(folder), reading(folder) as db:
+        meta = {key: json.loads(value) for key, value in rows(db, "meta", folder)}
+        picked = {id: (round, score) for round, _, id, score, _ in rows(db, "query", folder)}
+        labels = [(id, value) for _, id, value, skipped in rows(db, "label", folder) if not skipped]
+        keys = dict(rows(db, "record_key", folder))
+        said = {id: (at, who, source) for _, id, at, who, source, *_ in rows(db, "audit", folder)}
+    found = []
     for id, value in labels:
         round, score = picked[id]
-        values = (id, keys.get(id, str(id)), decode(value), round, score, *said.get(id, ("", "", "")))
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        values = (id, keys.get(id, str(id)), from_text(value), round, score, *said.get(id, ("", "", "")))
+        found.append(dict(zip(COLUMNS, values, strict=True)))
     task, classes = meta["config"]["task"], (meta.get("labelling") or {}).get("classes")
-    return Labelled(rows=rows, task=task, language=language_of(task, classes, (row["label"] for row in rows)))
+    return Labelled(rows=found, task=task, language=language_of(task, classes, (row["label"] for row in found)))
 
 
 def write_csv(labelled: Labelled, file: IO[bytes]) -> None:

@@ -19,8 +19,9 @@ from al_lightning.report.groups import Group, differences, grouped, half_width
 from al_lightning.report.panels import Panel
 from al_lightning.report.people import voices
 from al_lightning.report.records import Show, records
-from al_lightning.report.runs import ReportedRun, checked, find, main_metric
+from al_lightning.report.runs import ReportedRun, find, main_metric
 from al_lightning.report.table import si
+from al_lightning.run_reading import checked
 
 if TYPE_CHECKING:
     from jinja2 import Environment

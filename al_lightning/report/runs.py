@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -15,12 +14,14 @@ from typing import Any
 
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.prices import Prices
-from al_lightning.errors import ActiveLearningError, DamagedFile
+from al_lightning.errors import ActiveLearningError
 from al_lightning.history import RoundRecord
 from al_lightning.pool.label_cell import Language, language_of
 from al_lightning.pool.oracle import SKIP
+from al_lightning.run_reading import checked, read_run, reading
+from al_lightning.run_schema import rows
 from al_lightning.settings import flatten
-from al_lightning.store import Saved, read_run, reading
+from al_lightning.store import Saved
 
 Point = dict[str, Any]
 """A trained round on a curve: ``labels``, ``accuracy``, ``flops``, ``seconds``, ``money`` and ``final``."""
@@ -177,19 +178,6 @@ class ReportedRun:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def checked(folder: Path) -> Iterator[None]:
-    """Whatever a database does that holds what no run wrote, as one error.
-
-    Raises:
-        DamagedFile: it does.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise DamagedFile(folder / "run.sqlite", folder, f"{type(error).__name__}: {error}"[:200]) from error
-
-
 def read(folder: Path) -> ReportedRun:
     """One run.
 
@@ -204,12 +192,10 @@ def read(folder: Path) -> ReportedRun:
         saved = read_run(folder)
         if "config" not in saved.meta:
             raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
-        brought = False
         with reading(folder) as db:
-            rounds = tuple(int(round) for (round,) in db.execute("SELECT round FROM reason ORDER BY seq"))
-            if db.execute("PRAGMA user_version").fetchone()[0] >= 2:
-                brought = db.execute("SELECT 1 FROM audit WHERE source = 'brought'").fetchone() is not None
-        run = ReportedRun(folder, saved, "/".join(folder.resolve().parts[-2:]), brought, rounds)
+            numbers = tuple(int(round) for _, round, *_ in rows(db, "reason", folder))
+            brought = any(source == "brought" for *_, source, _, _ in rows(db, "audit", folder))
+        run = ReportedRun(folder, saved, "/".join(folder.resolve().parts[-2:]), brought, numbers)
         _check(run)
     return run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.durable import UNREADABLE, read_arrays, write_aside
+from al_lightning.durable import UNREADABLE, check_seal, read_arrays, sealed, write_aside
 from al_lightning.scoring.ray_worker import Done
 from al_lightning.scoring.shards import Shard
 
@@ -33,7 +33,7 @@ class Kept:
         forward = done.known.get(_FORWARD, np.nan)
         arrays: dict[str, Any] = {f"of {name}": values for name, values in done.arrays.items()}
         arrays |= {"ids": shard.ids, "spent": np.array([done.width, done.flops, done.seconds, forward, done.bytes])}
-        write_aside(self._folder / f"{shard.start}.npz", lambda file: np.savez(file, **arrays))
+        write_aside(self._folder / f"{shard.start}.npz", sealed(lambda file: np.savez(file, **arrays)))
 
     def read(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Done]]:
         """Those of these shards that were answered; what is damaged is simply scored again."""
@@ -47,6 +47,7 @@ class Kept:
         if path is None or not path.exists():
             return None
         try:
+            check_seal(path)
             arrays = read_arrays(path)
             ids, (width, flops, seconds, forward, read) = arrays.pop("ids"), arrays.pop("spent").tolist()
         except UNREADABLE:

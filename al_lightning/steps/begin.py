@@ -55,9 +55,7 @@ def begin(
     reserved = np.sort(state.draw(stop_set, generator(run.seed, 0, "stop set")))
     state.reserve(reserved)
     meta = {"stop_set": reserved.tolist(), "stop": describe(stop), "labelling": labelling, "attempt": 1, "restarts": 0}
-    files = {"initial": run.write_weights("initial.pt", run.initial)}
-    if run.proxy is not None:
-        files["target_initial"] = run.write_weights("target.pt", snapshot(run.target))
+    files = _write_initial(run)
     brought = dict(state.labels)  # the user's labels from before the run are its first query
     if not brought:
         run.commit("query", meta=meta, files=files)
@@ -68,6 +66,17 @@ def begin(
     run.commit("train", query=query, answers=brought, sources=sources, round=1, meta=meta, files=files)
 
 
+def _initial(run: Run) -> dict[str, tuple[str, L.LightningModule]]:
+    own = {"initial": ("initial.pt", run.model)}
+    return own if run.proxy is None else {**own, "target_initial": ("target.pt", run.target)}
+
+
+def _write_initial(run: Run) -> dict[str, str]:
+    """Write the weights that modules have now as those the run starts from, where it has none."""
+    missing = {name: found for name, found in _initial(run).items() if name not in run.saved.files}
+    return {name: run.write_weights(path, snapshot(module)) for name, (path, module) in missing.items()}
+
+
 def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> None:
     """Take over the weights the folder holds, and rules that have changed since.
 
@@ -76,6 +85,8 @@ def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any])
         stop: stopping rules as they are now.
         labelling: rules that people label by now.
     """
+    if any(name not in run.saved.files for name in _initial(run)):  # it was recovered without
+        run.commit(run.step, files=_write_initial(run))
     run.initial = run.read_weights("initial")
     load(run.model, run.read_weights(run.delivered))
     if run.proxy is not None:

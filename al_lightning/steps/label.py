@@ -15,6 +15,7 @@ from al_lightning.pool.label_cell import bare
 from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People, check_labels
 from al_lightning.pool.votes import Decisions, Statement, decide, news, same
 from al_lightning.run import Run
+from al_lightning.run_paths import QUERIES
 from al_lightning.store import Saved
 
 
@@ -60,7 +61,7 @@ class Intake:
 def request(run: Run, ids: Iterable[int] = ()) -> LabelRequest:
     """The query, or the open part of one, as an oracle gets it."""
     picked = np.fromiter(ids, dtype=np.int64)
-    query = run.pool.request(picked, run.round, folder=run.folder / "queries", prices=run.prices)
+    query = run.pool.request(picked, run.round, folder=run.folder / QUERIES, prices=run.prices)
     answers = run.saved.meta.get("predictions", {})
     return replace(query, predictions={i: tuple(answers[str(i)]) for i in picked.tolist() if str(i) in answers})
 

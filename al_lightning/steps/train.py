@@ -64,7 +64,7 @@ def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
             served,
             new=new,
             round=run.round,
-            round_dir=run.folder / _folder(run, plan),
+            round_dir=run.place(_folder(run, plan)),
             seed=seed,
             step=run.saved.meta.get("logged_steps", 0),
             flops=run.flops,

@@ -13,8 +13,9 @@ import pytest
 from al_lightning import FileOracle, Prices
 from al_lightning.cli.main import VERBS, main
 from al_lightning.store import Store, read_run
+from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, truth
-from tests.resume.test_people import as_format_1, start
+from tests.resume.test_people import start
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -94,7 +95,7 @@ def test_status_of_a_run_by_the_dataset_and_of_an_older_folder(
     assert "nothing; the run ended: no further round: 24 labelled, 36 unlabelled records left" in said
     rows = exported(capsys, tmp_path)
     assert [rows[0]["source"], rows[0]["round"], rows[-1]["round"]] == ["DatasetOracle", "1", "3"]
-    as_format_1(tmp_path)
+    as_format(tmp_path, 1)
     assert run(capsys, "status", str(tmp_path)) == said
     older = exported(capsys, tmp_path)
     assert [(r["id"], r["label"], r["when"]) for r in older] == [(r["id"], r["label"], "") for r in rows]

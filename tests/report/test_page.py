@@ -15,6 +15,7 @@ from al_lightning import FileOracle
 from al_lightning.errors import ActiveLearningError
 from al_lightning.report import panels
 from al_lightning.report.page import write_report
+from tests.formats import as_format
 from tests.helpers import learner, net, pool_of
 from tests.report.reading import Page, sql, written
 from tests.resume.test_people import NAMES, fill, start, truth
@@ -76,6 +77,7 @@ def test_nothing_from_a_run_folder_is_markup(tmp_path: Path, monkeypatch: pytest
         rows = folder / "queries" / f"round-{round:03d}.csv"
         fill(rows, lambda i: f"{EVIL.replace(';', ',')} {truth(i)}", annotator=EVIL)
         start(folder, oracle, keys=keys)
+    as_format(folder, 3)  # which had no sums to be found out by
     sql(folder, "INSERT INTO reason (round, kind, sentence, numbers) VALUES (1, ?, ?, ?)", EVIL, EVIL, f'"{id}"')
     (record,) = sql(folder, "SELECT record FROM round WHERE round = 1")[0]
     changed = json.loads(record)
@@ -129,6 +131,7 @@ def test_what_no_run_wrote_is_refused_by_name_or_harmless(tmp_path: Path) -> Non
     start(tmp_path / "run", keys=[str(i) for i in range(60)])
     fill(tmp_path / "run" / "queries" / "round-001.csv", annotator="ann")
     start(tmp_path / "run", keys=[str(i) for i in range(60)])
+    as_format(tmp_path / "run", 3)  # which had no sums to be found out by
     metas = [key for (key,) in sql(tmp_path / "run", "SELECT key FROM meta")]
     places = [(t, c, "") for t, columns in COLUMNS.items() if t != "meta" for c in columns]
     places += [("meta", "value", f"WHERE key = '{key}'") for key in metas]
@@ -152,7 +155,7 @@ def test_what_is_no_run_is_said_with_the_way_out(run: tuple[Any, Path], tmp_path
     with pytest.raises(ActiveLearningError, match="run format 99"):
         written(tmp_path / "copy")
     sql(tmp_path / "copy", "PRAGMA user_version=0")
-    with pytest.raises(ActiveLearningError, match="has not begun"):
+    with pytest.raises(ActiveLearningError, match="holds no run, and the folder does"):
         written(tmp_path / "copy")
     (tmp_path / "copy" / "run.sqlite").write_text("no database" * 100)
     with pytest.raises(ActiveLearningError, match="cannot be read"):

@@ -22,9 +22,10 @@ from al_lightning.report.records import _picture, records
 from al_lightning.report.runs import find, read
 from al_lightning.round_size import Listed
 from tests.callbacks.test_stall_restart import CHANCE, Dead
+from tests.formats import as_format
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 from tests.report.reading import Page, sql, written
-from tests.resume.test_people import NAMES, as_format_1, fill, ids_of, start, truth
+from tests.resume.test_people import NAMES, fill, ids_of, start, truth
 
 # ---- every run there may be ------------------------------------------------------------
 
@@ -59,6 +60,7 @@ def test_a_run_that_was_killed_or_is_under_way(run: tuple[Any, Path], tmp_path: 
     folder = tmp_path / "run"
     shutil.copytree(run[1], folder)
     flight = {"round": 3, "records": 77, "flops": 5e6, "seconds": 9.0}
+    as_format(folder, 3)  # which had no sums to be found out by
     sql(folder, "UPDATE meta SET value = ? WHERE key = 'in_flight'", json.dumps(flight))
     sql(folder, "UPDATE meta SET value = '\"train\"' WHERE key = 'step'")
     sql(folder, "DELETE FROM reason")
@@ -99,7 +101,7 @@ def test_aborts_and_restarts_are_among_the_decisions(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_the_version_before(run: tuple[Any, Path], tmp_path: Path) -> None:
     shutil.copytree(run[1], tmp_path / "run")
-    as_format_1(tmp_path / "run")
+    as_format(tmp_path / "run", 1)
     sql(tmp_path / "run", "DELETE FROM meta WHERE key = 'pricing'")
     page = written(tmp_path / "run")
     assert page.numbers["money"] == [run[0].history[-1].cost["money"]]

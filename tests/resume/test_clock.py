@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from al_lightning import Budget, FileOracle
-from al_lightning import store as store_module
+from al_lightning import Budget, FileOracle, run_lines
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.store import read_run
 from tests.helpers import fill, learner, net, pool_of
@@ -32,7 +31,7 @@ def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("time", "perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, seconds)
-    monkeypatch.setattr(store_module, "datetime", Clock)
+    monkeypatch.setattr(run_lines, "datetime", Clock)
 
 
 @pytest.mark.usefixtures("backwards")

@@ -76,7 +76,7 @@ def test_nothing_in_it_is_executed(waiting: Path, tmp_path: Path, payload: str) 
         try:
             start(folder)  # what this round does not need is not read
         except DamagedFile as error:
-            assert re.search(rf"{path.name} cannot be read back .*export {folder}", str(error))  # noqa: PT017
+            assert re.search(rf"{path.name} cannot be read back .*recover {folder}", str(error))  # noqa: PT017
             refused.add(path.name)
         assert not evil.mark.exists(), path
         shutil.rmtree(folder)

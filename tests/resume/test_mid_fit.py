@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from al_lightning import fit_resume
 from al_lightning.callbacks import meter
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.durable import digest_of, sealed, write_aside
 from al_lightning.errors import CannotWrite
 from al_lightning.pool.file_oracle import FileOracle
 from al_lightning.result import Result
@@ -359,26 +361,41 @@ class Executes:
         return Path.touch, (self.path,)
 
 
+def save(kept: dict[str, Any], file: Path) -> None:
+    write_aside(file, sealed(partial(torch.save, kept)))
+
+
 def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
 def poison(file: Path) -> None:
-    torch.save({"format": 1, "key": Executes(file.parents[2] / "executed")}, file)
+    save({"format": 2, "key": Executes(file.parents[2] / "executed")}, file)
 
 
 def of_another_fit(file: Path) -> None:
-    torch.save({**torch.load(file, weights_only=True), "key": "another"}, file)
+    save({**torch.load(file, weights_only=True), "key": "another"}, file)
 
 
 def of_another_module(file: Path) -> None:
     kept = torch.load(file, weights_only=True)
     del kept["shared"]["weights"]["net.0.weight"]
-    torch.save(kept, file)
+    save(kept, file)
 
 
 def of_another_recipe(file: Path) -> None:
-    torch.save({**torch.load(file, weights_only=True), "made_of": ["SGD"]}, file)
+    save({**torch.load(file, weights_only=True), "made_of": ["SGD"]}, file)
+
+
+def of_a_file_elsewhere(file: Path) -> None:
+    best = str(file.parents[2] / "executed"), "fit.pt", digest_of(file)
+    save({**torch.load(file, weights_only=True), "best": list(best)}, file)
+
+
+def flipped(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -387,6 +404,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another fit": (of_another_fit, "is of another fit"),
     "another module": (of_another_module, "Missing key"),
     "another recipe": (of_another_recipe, "have changed"),
+    "a checkpoint elsewhere": (of_a_file_elsewhere, "which is in no ModelCheckpoint's folder"),
+    "a bit": (flipped, "cannot be read"),
     "empty": (lambda file: file.write_bytes(b""), "cannot be read"),  # type: ignore[dict-item, return-value]
 }
 

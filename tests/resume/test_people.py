@@ -21,6 +21,7 @@ from al_lightning.pool import file_oracle
 from al_lightning.report.runs import read
 from al_lightning.round_size import Listed
 from al_lightning.store import Store, read_run
+from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, quiet, truth
 
 
@@ -460,26 +461,11 @@ def test_killed_around_every_write_of_a_run_that_people_answer(
 # ---- older folders ----------------------------------------------------------------------------------------------
 
 
-def as_format_1(folder: Path) -> None:
-    with sqlite3.connect(folder / "run.sqlite", isolation_level=None) as db:
-        for table in ("record_key", "statement", "audit"):
-            db.execute(f"DROP TABLE {table}")
-        db.execute("PRAGMA user_version=1")
-    without_bytes(folder)
-
-
-def without_bytes(folder: Path) -> None:
-    with sqlite3.connect(folder / "run.sqlite", isolation_level=None) as db:
-        db.execute("ALTER TABLE ledger DROP COLUMN bytes")
-        if db.execute("PRAGMA user_version").fetchone()[0] > 2:
-            db.execute("PRAGMA user_version=2")
-
-
 def test_the_bill_of_a_folder_without_bytes_is_read_as_it_was(tmp_path: Path) -> None:
     start(tmp_path)
     fill(tmp_path / "queries" / "round-001.csv")
     before = start(tmp_path)
-    without_bytes(tmp_path)
+    as_format(tmp_path, 2)
     assert read(tmp_path).bill.lines == before.bill.lines  # nothing is written to look at it
     assert len(read_run(tmp_path).entries) > 0
     again = start(tmp_path)
@@ -491,7 +477,7 @@ def test_a_folder_of_the_version_before_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "queries" / "round-001.csv"
     fill(path, lambda i: truth(i) if i % 2 else None)
     start(tmp_path)
-    as_format_1(tmp_path)
+    as_format(tmp_path, 1)
     assert len(read_run(tmp_path).answers) > 0
     fill(path)
     result = start(tmp_path)
@@ -505,6 +491,6 @@ def test_a_folder_of_a_later_version_is_refused_with_the_way_out(tmp_path: Path)
     with sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None) as db:
         db.execute("PRAGMA user_version=99")
     for look in (lambda: start(tmp_path), lambda: read_run(tmp_path)):
-        with pytest.raises(ActiveLearningError, match=r"run format 99, this version reads up to 3. Go on with"):
+        with pytest.raises(ActiveLearningError, match=r"run format 99, this version reads up to 4. Go on with"):
             look()
-    assert store_module.FORMAT == 3
+    assert store_module.FORMAT == 4
