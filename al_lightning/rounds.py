@@ -245,7 +245,7 @@ def _metrics(trainer: L.Trainer) -> tuple[Mapping[str, Any], ...]:
 
 def _put_metrics(trainer: L.Trainer, metrics: tuple[Mapping[str, Any], ...]) -> None:
     connector = trainer._logger_connector
-    own = connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics
+    own: list[Any] = [connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics]
     for mine, values in zip(own, metrics, strict=True):
         mine.clear()
         mine.update(values)

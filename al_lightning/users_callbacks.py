@@ -96,7 +96,8 @@ class _AsSet:
 
     def __init__(self, callback: Any, memo: Memo) -> None:
         self.callback, self._shared = callback, memo
-        self._ends_fits = _ends_fits(type(callback))
+        self._kind: Any = type(callback)
+        self._ends_fits = _ends_fits(self._kind)
         self._names = set(attributes(callback))
         self._values, self._copies = dict[str, Any](), dict[str, Any]()
         once = dict(memo)  # for all: an optimiser and what it optimises are copied together
@@ -110,7 +111,7 @@ class _AsSet:
     def _is_copied(self, name: str, value: Any) -> bool:
         if id(value) in self._shared:
             return False
-        return self._ends_fits or isinstance(value, _COPIED) or name in _of_lightning(type(self.callback))
+        return self._ends_fits or isinstance(value, _COPIED) or name in _of_lightning(self._kind)
 
     def _copy(self, name: str, value: Any, memo: Memo) -> None:
         with suppress(Exception):  # a lock, an open file, a tensor with a graph: it is used as it is
@@ -123,7 +124,7 @@ class _AsSet:
         return [name for name, value in now.items() if self._is_lost(name, value)]
 
     def _is_lost(self, name: str, value: Any) -> bool:
-        if name in _of_lightning(type(self.callback)) | _begun_by_itself(type(self.callback)):
+        if name in _of_lightning(self._kind) | _begun_by_itself(self._kind):
             return False
         before = self._values.get(name, self._copies.get(name, _ABSENT))
         if before is _ABSENT and name not in self._names:
@@ -160,7 +161,7 @@ class _AsSet:
         """Whether a fit leaves this to the next one."""
         if name in self._names and self._values.get(name, _ABSENT) is not None:
             return name not in self._values and name not in self._copies
-        return not self._ends_fits and _is_collection(value) and name not in _of_lightning(type(self.callback))
+        return not self._ends_fits and _is_collection(value) and name not in _of_lightning(self._kind)
 
 
 def _say(was: _AsSet) -> None:
