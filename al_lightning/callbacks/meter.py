@@ -70,6 +70,7 @@ class Meter(Callback):
         self.pass_records = self.val_batch = self._validated_then = 0
         self.beside = self._records = 0
         self._ready: dict[str, int] = {}
+        self._whole = False
 
     # ---- records and FLOPs: where the strategy runs a step -------------------------------------------------------
 
@@ -89,13 +90,14 @@ class Meter(Callback):
             return loader
 
         with ExitStack() as put:
-            for name, step in {
+            steps: dict[str, Callable[..., Any]] = {
                 "process_dataloader": process,
                 "training_step": partial(self._train, taking["training"]),
                 "backward": self.flops.part,
                 "optimizer_step": self.flops.part,
                 "validation_step": partial(self._validate, taking["validation"]),
-            }.items():
+            }
+            for name, step in steps.items():
                 put.enter_context(_wrapped(trainer.strategy, name, step))
             put.callback(served.close)
             put.callback(self.flops.cancel)
@@ -113,7 +115,7 @@ class Meter(Callback):
     def _train(self, take: Callable[..., int], own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if records := take(*args[:1]):  # a closure may come again and again for the same batch
             self._finish_batch()
-            self.flops.start(self.kind)
+            self.flops.start(self.kind, uncompiled=self._whole)
             self._count(records)
         output = self.flops.part(own, *args, **kwargs)
         self._count(take())  # a step that was given the loader's iterator has fetched in between
@@ -129,7 +131,7 @@ class Meter(Callback):
 
     def _validate(self, take: Callable[..., int], own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._finish_batch()
-        self.flops.start("validate")
+        self.flops.start("validate", uncompiled=self._whole)
         output = self.flops.part(own, *args, **kwargs)
         records = take(*args[:1])
         self.validated += records
@@ -138,6 +140,9 @@ class Meter(Callback):
         return output
 
     # ---- epochs and seconds --------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._whole = getattr(pl_module, "_compiler_ctx", None) is not None  # torch.compile(module), steps and all
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._train_began = self._noted = time.perf_counter()

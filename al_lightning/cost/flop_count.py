@@ -131,3 +131,12 @@ class FlopCount(TorchDispatchMode):
 
     def _leave_out(self, func: Any, error: Exception) -> None:
         self.why_not = self.why_not or f"{func} cannot be counted ({type(error).__name__}: {error})"
+
+
+class UncompiledCount(FlopCount):
+    """The same, where the step as a whole is compiled, which logging in it does not survive: it runs uncompiled."""
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Have what is compiled run uncompiled, in the steps that are counted."""
+        return False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from al_lightning.cost.flop_count import FlopCount
+from al_lightning.cost.flop_count import FlopCount, UncompiledCount
 from al_lightning.errors import UnknownFlops
 
 UNKNOWN = float("nan")
@@ -44,10 +44,15 @@ class FlopMeter:
         """FLOPs of a record by kind; NaN for those that could not be counted."""
         return {**dict.fromkeys(self.unknown, UNKNOWN), **self.per_record}
 
-    def start(self, kind: Hashable) -> None:
-        """Begin counting, unless this kind has been measured, or a count is already running."""
+    def start(self, kind: Hashable, *, uncompiled: bool = False) -> None:
+        """Begin counting, unless this kind has been measured, or a count is already running.
+
+        Args:
+            kind: of pass.
+            uncompiled: whether a step that is compiled as a whole runs uncompiled while it is counted.
+        """
         if kind not in self.per_record and str(kind) not in self.unknown and self._count is None:
-            self._count = FlopCount()
+            self._count = UncompiledCount() if uncompiled else FlopCount()
 
     def part(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run part of a pass, and count it if a count is running."""

@@ -55,8 +55,8 @@ def settings_kept(trainer: L.Trainer, module: L.LightningModule, pool: PoolDataM
         for of, name, value in kept:
             if value is not _MISSING:
                 setattr(of, name, value)
-        for of, name, value in hparams:
-            of[name] = value
+        for given, name, value in hparams:
+            given[name] = value
 
 
 def _set_by(callback: Any) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def test_losses_are_those_of_a_fit_that_is_not_counted(
     assert bill.records_trained == 2 * (12 + 18)
     assert bill.rho > 0
     assert "unknown" not in str(bill)
-    monkeypatch.setattr("al_lightning.cost.flops.FlopMeter.start", lambda self, kind: None)
+    monkeypatch.setattr("al_lightning.cost.flops.FlopMeter.start", lambda self, kind, **_: None)
     assert counted == losses("not counted")[0]
     torch._dynamo.reset()
 
