@@ -96,7 +96,7 @@ class _AsSet:
 
     def __init__(self, callback: Any, memo: Memo) -> None:
         self.callback, self._shared = callback, memo
-        self._kind: Any = type(callback)
+        self._kind: Any = callback.__class__
         self._ends_fits = _ends_fits(self._kind)
         self._names = set(attributes(callback))
         self._values, self._copies = dict[str, Any](), dict[str, Any]()
