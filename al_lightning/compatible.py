@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 
 from al_lightning.cost.budget import Budget
-from al_lightning.errors import FeaturesMissing, OutputMismatch, PoolError, PoolExhausted
+from al_lightning.errors import BadPart, FeaturesMissing, OutputMismatch, PoolError, PoolExhausted
 from al_lightning.features.source import Layer
 from al_lightning.history import History
 from al_lightning.pool.datamodule import PoolDataModule
@@ -26,35 +26,35 @@ def check_parts(learner: ActiveLearner) -> None:
     """Before a pool is known.
 
     Raises:
-        ValueError: two parts that cannot go together, or a number out of range.
+        BadPart: two parts that cannot go together, or a number out of range.
     """
     if learner.initial.needs_inference:
-        raise ValueError(
+        raise BadPart(
             f"initial={type(learner.initial).__name__}() needs the model, which knows nothing before the first fit: "
             "use Random() or a strategy on features."
         )
     if learner.proxy is not None:
         _check_proxy(learner)
     if learner.stop_set < 0:
-        raise ValueError(f"stop_set={learner.stop_set}: a number of records, 0 or more.")
+        raise BadPart(f"stop_set={learner.stop_set}: a number of records, 0 or more.")
     needed = needed_by(learner.stop)
     if "agreement" in needed and not learner.stop_set:
-        raise ValueError(f"{needed['agreement']} needs agreement between rounds: pass stop_set=, for example 500.")
+        raise BadPart(f"{needed['agreement']} needs agreement between rounds: pass stop_set=, for example 500.")
     if "uncertainty" in needed and "score" not in learner.query.columns:
-        raise ValueError(
+        raise BadPart(
             f"{needed['uncertainty']} reads the scores a query is made from, and {type(learner.query).__name__} gives "
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
     if getattr(learner.policy, "gate", None) is not None and not learner.stop_set:
-        raise ValueError("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        raise BadPart("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
     if getattr(learner.oracle, "score_ahead", False) and "score" not in learner.query.columns:
-        raise ValueError(
+        raise BadPart(
             f"{type(learner.oracle).__name__}(score_ahead=True) scores while people answer, and "
             f"{type(learner.query).__name__} gives no score: use a strategy with one score per record (Margin, "
             "Entropy, LeastConfidence)."
         )
     if learner.candidates.reuses_scores and "score" not in learner.query.columns:
-        raise ValueError(
+        raise BadPart(
             f"{type(learner.candidates).__name__} queries by earlier scores, and {type(learner.query).__name__} gives "
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
@@ -85,22 +85,31 @@ def reads_features(learner: ActiveLearner) -> bool:
 def _check_proxy(learner: ActiveLearner) -> None:
     final = getattr(learner.policy, "final", "initial")  # a policy of the user's own says so in its final_plan
     if final != "initial":
-        raise ValueError(
+        raise BadPart(
             f"{type(learner.policy).__name__}(final={final!r}) with proxy=: the model that a proxy selects for is "
             'trained by the final fit alone, from its own weights; allowed: final="initial".'
         )
     if isinstance(learner.round_size, Planned):
-        raise ValueError(
+        raise BadPart(
             "round_size=Planned(...) prices rounds of one model, and proxy= trains another at the end: use Spread, "
             "Growing or another size."
         )
+
+
+def _compares(learner: ActiveLearner) -> str | None:
+    """A part that compares records by features, if there is one."""
+    parts = [learner.query, learner.initial]
+    by_features = [part for part in parts if "features" in part.requires]
+    by_features += [learner.candidates] if learner.candidates.uses_features else []
+    coverage = needed_by(learner.stop).get("coverage")
+    return coverage or next((type(part).__name__ for part in by_features), None)
 
 
 def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningModule) -> None:
     """Once the pool is known, and the model that is trained on it.
 
     Raises:
-        FeaturesMissing: a rule that compares records by features, of a pool without.
+        FeaturesMissing: a part that compares records by features, of a pool without.
         OutputMismatch: a strategy that does not take the pool's task, agreement of a task without a class a record, or
             a model that cannot be shown records without their targets.
         PoolError: a policy that needs the pool's own loader, of a pool that has another.
@@ -113,9 +122,9 @@ def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningM
         _ = pool.view().shard_of  # a pool without is refused before anything is bought
     for part in (learner.candidates, learner.query, learner.initial):
         check_clusters(part, pool.size)
-    coverage = needed_by(learner.stop).get("coverage")
-    if coverage is not None and pool.features is None:
-        raise FeaturesMissing(f"{coverage} compares records by the pool's features. {NO_FEATURES}")
+    compares = _compares(learner)
+    if compares is not None and pool.features is None:
+        raise FeaturesMissing(f"{compares} compares records by the pool's features. {NO_FEATURES}")
     if learner.stop_set and pool.task not in AGREEMENT:
         raise OutputMismatch(
             f"stop_set={learner.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "

@@ -82,11 +82,37 @@ class DamagedShard(PoolError):
     """A file of records that is missing, no shard, changed since it was indexed, or cannot be read in a place."""
 
 
-class RunMismatch(ActiveLearningError):
-    """The run folder holds a run with another configuration."""
+class BadPart(ActiveLearningError, ValueError):
+    """Something given for a part of a run that is none, or parts that cannot go together."""
 
-    def __init__(self, folder: object, differing: dict[str, tuple[object, object]]) -> None:
-        rows = "\n".join(f"  {k}: the folder has {a!r}, this run has {b!r}" for k, (a, b) in differing.items())
+
+class PreflightFailed(ActiveLearningError):
+    """The user's own code, or a setting of theirs, failed before anything was spent; the original is chained."""
+
+    def __init__(self, path: str, error: BaseException, way_out: str) -> None:
+        super().__init__(
+            f"{path} failed, before anything was labelled or trained: {type(error).__name__}: {error}\n{way_out} "
+            "Mended, the same run_dir goes on. ActiveLearner(preflight=False) leaves out what is rehearsed on a batch."
+        )
+        self.path = path
+
+
+class RunMismatch(ActiveLearningError):
+    """The run folder holds a run with another configuration, on which what was bought or trained depends.
+
+    Args:
+        folder: of the run.
+        differing: key -> what the folder has, and what this run has.
+        why: key -> what depends on it; None: the whole run does.
+    """
+
+    def __init__(
+        self, folder: object, differing: dict[str, tuple[object, object]], why: dict[str, str] | None = None
+    ) -> None:
+        because = {key: f"; {(why or {})[key]}" if key in (why or {}) else "" for key in differing}
+        rows = "\n".join(
+            f"  {k}: the folder has {a!r}, this run has {b!r}{because[k]}" for k, (a, b) in differing.items()
+        )
         super().__init__(
             f"{folder} belongs to a run with another configuration. Differing keys:\n{rows}\n"
             "Choose another run_dir, or start with the folder's configuration."

@@ -25,6 +25,7 @@ from al_lightning.cost.validation import Validation
 from al_lightning.features.activations import Activations
 from al_lightning.features.provider import Features
 from al_lightning.fit_plan import FitPolicy, load, modes_kept
+from al_lightning.given import check_datamodule, check_given, check_model, round_size_of, rules_of
 from al_lightning.handed_back import Best, deliver
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
@@ -32,6 +33,7 @@ from al_lightning.packages import check_package
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
 from al_lightning.pool.votes import agreement
+from al_lightning.preflight.trying import INFER, trying
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
@@ -46,6 +48,7 @@ from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight
 from al_lightning.steps.label import ask, corrected, next_step, request, waits
+from al_lightning.steps.preflight import preflight
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import score_ahead, select
 from al_lightning.steps.target import try_target
@@ -70,19 +73,19 @@ class ActiveLearner:
         trainer: an unused Trainer, or a function that builds one. WarmStart, RoundPlateau and StallDetection among its
             callbacks are adopted as ``fit`` and ``stop``.
         query: strategy that picks from the candidates.
-        round_size: how many records each query takes; the first is drawn by ``initial``.
+        round_size: how many records each query takes, a number or a plan of it; the first is drawn by ``initial``.
         run_dir: the run's folder.
         candidates: which records are inferred each round; default: all unlabelled ones.
         fit: where each round's weights come from; default: ``WarmStart("reset")``, ordinary active learning.
         proxy: a smaller module that selects for the one that is delivered (Coleman et al., 2020): rounds train and
             score the proxy, on the same Trainer, and the model is trained once, by the final fit of a policy such as
             ``WarmStart("keep", final="initial")``. Default: the model selects for itself.
-        stop: stopping rules, any of which ends the run; StallDetection may be among them.
+        stop: a stopping rule, or several, any of which ends the run; StallDetection may be among them.
         oracle: who answers; default: the labels the dataset holds.
         initial: strategy of the first query; it cannot use the model.
         stop_set: records kept unlabelled for measuring agreement between rounds; 0 measures none.
         prices: of a label and of an hour.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn; None: the run draws one and keeps it in its folder.
         recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer,
             EarlyStopping or not. Without a limit on epochs or steps there is none, and rho is None.
         scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
@@ -91,6 +94,9 @@ class ActiveLearner:
             energy is not measured.
         on_round: called after every fit with its record and the module that was fitted, on every rank; not again for a
             round that was committed before a kill.
+        preflight: whether one batch is rehearsed before anything is bought: a training and a validation step,
+            scoring, the query, a label's way through the store, a checkpoint. What cannot work is refused there, and
+            everything is as it was afterwards.
     """
 
     def __init__(
@@ -98,25 +104,41 @@ class ActiveLearner:
         trainer: TrainerSource,
         *,
         query: Strategy,
-        round_size: RoundSize,
+        round_size: RoundSize | int,
         run_dir: str | Path,
         candidates: CandidateSelector | None = None,
         fit: FitPolicy | None = None,
         proxy: L.LightningModule | None = None,
-        stop: Sequence[StoppingRule | StallDetection] = (),
+        stop: StoppingRule | StallDetection | Sequence[StoppingRule | StallDetection] = (),
         oracle: Oracle | None = None,
         initial: Strategy | None = None,
         stop_set: int = 0,
         prices: Prices | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         recipe_epochs: int | None = None,
         scoring: Scorer | None = None,
         energy: EnergyMeter | None = None,
         on_round: OnRound | None = None,
+        preflight: bool = True,
     ) -> None:
+        check_given(
+            trainer,
+            seed,
+            query=query,
+            initial=initial,
+            candidates=candidates,
+            fit=fit,
+            oracle=oracle,
+            proxy=proxy,
+            prices=prices,
+            scoring=scoring,
+            energy=energy,
+            on_round=on_round,
+        )
+        round_size = round_size_of(round_size)
         first = fresh_trainer(trainer)  # validates before anything is spent
         callbacks = first.callbacks  # type: ignore[attr-defined]
-        rules = [*stop, *(c for c in callbacks if isinstance(c, RoundPlateau | StallDetection))]
+        rules = [*rules_of(stop), *(c for c in callbacks if isinstance(c, RoundPlateau | StallDetection))]
         self.trainer, self.query, self.round_size, self.run_dir = trainer, query, round_size, Path(run_dir)
         self.candidates = candidates or WholePool()
         self.proxy = proxy
@@ -126,7 +148,7 @@ class ActiveLearner:
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
         self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
-        self.energy = energy
+        self.energy, self.preflight = energy, preflight
         self._foresight = Foresight(
             stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
         )
@@ -147,7 +169,9 @@ class ActiveLearner:
             The result, with the bill.
 
         Raises:
-            ActiveLearningError: bad input; what was labelled and spent so far is in ``run_dir``.
+            BadPart: no LightningModule, or no pool.
+            PreflightFailed: something fails on a single batch; nothing is spent.
+            ActiveLearningError: other bad input; what was labelled and spent so far is in ``run_dir``.
             Interrupted: Ctrl-C or SIGTERM; the same call goes on.
         """
         steps = {
@@ -157,6 +181,8 @@ class ActiveLearner:
             "decide": self._decide,  # should we stop?
             "finish": self._finish,  # the consolidating fit
         }
+        check_model(model)
+        check_datamodule(datamodule)
         with (
             stoppable(self.run_dir),
             datamodule.in_use(),
@@ -275,8 +301,10 @@ class ActiveLearner:
         ranks.start()
         check_finders(first, pool)
         for module in self._modules(model):
-            materialise(module, first, pool)
-        check_pool(self, pool, model)
+            with trying(f"setting up {type(module).__name__}", "Trainer.fit sets it up in the same way."):
+                materialise(module, first, pool)
+        with trying("showing records to the model", INFER):
+            check_pool(self, pool, model)
 
         def recipe(labels: int) -> int | None:
             return self.recipe.records(labels, (pool.batch_size or 1) * ranks.world)
@@ -304,8 +332,11 @@ class ActiveLearner:
             if self.stall is not None:
                 check_control(run, self.stall)
             labelling, run.validates = self._labelling(), Validation.of(first, pool)
-            if run.step == "new":
+            if run.is_new:
                 self._allowance.check(run)
+            if self.preflight and (run.is_new or run.changed):
+                preflight(run, self)
+            if run.is_new:
                 begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)
             else:
                 resume(run, stop=self.stop, labelling=labelling)

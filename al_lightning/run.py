@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -23,18 +24,19 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.validation import Validation
 from al_lightning.durable import read_arrays
-from al_lightning.errors import PoolChanged, RunMismatch
+from al_lightning.errors import PoolChanged
 from al_lightning.fit_plan import Weights
 from al_lightning.history import Control, History
 from al_lightning.leftovers import clear
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
+from al_lightning.preflight.trying import trying
 from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
 from al_lightning.run_files import RunFiles
 from al_lightning.run_paths import SCRATCH
 from al_lightning.scoring.question import Answers, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
-from al_lightning.settings import differing
+from al_lightning.settled import changes
 from al_lightning.store import Change, Saved, Store
 
 if TYPE_CHECKING:
@@ -53,16 +55,16 @@ class Run(RunFiles):
         proxy: the module that the rounds train and score with in its place, likewise; None: the model itself.
         pool: its state is set from what the folder holds.
         ranks: the processes.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn; None: the folder's, which is drawn with the folder.
         prices: for the bill.
-        config: what must not change between two starts of the run.
+        config: what must not change between two starts of the run, once something depends on it.
         recipe: ``labels -> records`` one training with the declared recipe goes through, or None if unknown.
         recipe_epochs: epochs of that recipe, or None if unknown.
         scoring: who infers the pool; default: the Trainer.
         energy: read around fits and scoring; None: energy is not measured.
 
     Raises:
-        RunMismatch: the folder holds another configuration.
+        RunMismatch: the folder holds another configuration, on which what it has bought or trained depends.
         PoolChanged: the dataset is not the one the run started with.
         RunLocked: another process has the folder open.
     """
@@ -75,7 +77,7 @@ class Run(RunFiles):
         model: L.LightningModule,
         pool: PoolDataModule,
         ranks: Ranks,
-        seed: int,
+        seed: int | None,
         prices: Prices,
         config: dict[str, Any],
         recipe: Callable[[int], int | None],
@@ -84,7 +86,7 @@ class Run(RunFiles):
         scoring: Scorer | None = None,
         energy: EnergyMeter | None = None,
     ) -> None:
-        self.folder, self.source, self.pool, self.seed = folder, source, pool, seed
+        self.folder, self.source, self.pool = folder, source, pool
         self.target, self.proxy = model, proxy
         self.model = model if proxy is None else proxy
         """Whose turn it is: the proxy's until :meth:`deliver`, else the target's, which is the one delivered."""
@@ -92,7 +94,7 @@ class Run(RunFiles):
         self.scoring = scoring or TrainerScorer()
         self.validates: Validation | None = None
         self.initial: Weights = {}
-        self.measures_coverage = False
+        self.measures_coverage = self.used_features = False
         self.last: Outcome | None = None
         self._store: Store | None = None
         self.pending: list[Entry] = []
@@ -105,12 +107,16 @@ class Run(RunFiles):
         self._about: dict[str, Any] = {}
         self.energy = EnergyLedger(energy, ranks)
         self.on_zero(self.energy.reading)  # one that cannot be read is refused before the folder is opened
-        fingerprints = ranks.gather(pool.take_fingerprint())
-        self.saved: Saved = self.on_zero(lambda: self._open(config, fingerprints[0]))
+        with trying("reading the records", "Every record has to be there."):
+            fingerprints = ranks.gather(pool.take_fingerprint())
+        self.saved, self.seed = self.on_zero(lambda: self._open(config, seed, fingerprints[0]))
+        self.config: dict[str, Any] = {**config, "seed": self.seed}
+        self.changed = changes(self.saved, self.config, folder)
+        """Settings that are others than the folder's, ``{key: (stored, now)}``; nothing depends on them yet."""
         self.target_flops = self._meter("")
         self.flops = self.target_flops if proxy is None else self._meter("proxy_")
         self.energy.kwh.update(self.saved.meta.get("kwh", {}))
-        if self.saved.step != "new":
+        if not self.is_new:
             self._restore_pool()
         if any(f != fingerprints[0] for f in fingerprints):
             raise PoolChanged("the processes of this job read different datasets: seed the split in setup().")
@@ -126,24 +132,24 @@ class Run(RunFiles):
         meta = self.saved.meta
         return FlopMeter(meta.get(f"{whose}flops_per_record"), meta.get(f"{whose}flops_unknown"))
 
-    def _open(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> Saved:
+    def _open(self, config: dict[str, Any], seed: int | None, fingerprint: dict[str, Any]) -> tuple[Saved, int]:
         self._store = Store(self.folder)
         saved = self._store.load()
         try:
             if saved.step == "new" or saved.meta.get(UNCONFIGURED):
-                saved.meta.update(config=config, fingerprint=fingerprint)
-            else:
-                wrong = differing(saved.meta["config"], config)
-                if wrong:
-                    raise RunMismatch(self.folder, wrong)
-                self.pool.check_fingerprint(saved.meta["fingerprint"])
-                clear(self.folder, saved.files.values())
-                if saved.step == "done":  # a kill came between the last commit and this
-                    shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
+                seed = secrets.randbelow(2**31) if seed is None else seed
+                saved.meta.update(config={**config, "seed": seed}, fingerprint=fingerprint)
+                return saved, seed
+            seed = saved.meta["config"]["seed"] if seed is None else seed
+            changes(saved, {**config, "seed": seed}, self.folder)
+            self.pool.check_fingerprint(saved.meta["fingerprint"])
+            clear(self.folder, saved.files.values())
+            if saved.step == "done":  # a kill came between the last commit and this
+                shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
         except BaseException:
             self.close()
             raise
-        return saved
+        return saved, seed
 
     def _restore_pool(self) -> None:
         state = PoolState(self.pool.size)
@@ -169,6 +175,11 @@ class Run(RunFiles):
     def step(self) -> str:
         """What comes next: ``query``, ``label``, ``train``, ``decide``, ``finish`` or ``done``."""
         return self.saved.step
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it begins: the folder is new, or holds another configuration's beginning and no query."""
+        return self.step == "new" or bool(self.changed and not self.saved.queries)
 
     @property
     def round(self) -> int:
@@ -454,6 +465,8 @@ class Run(RunFiles):
             meta["about"] = self.about
         if self.saved.meta.get(UNCONFIGURED):
             meta[UNCONFIGURED] = False
+        if self.used_features:
+            meta["features_used"] = True
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill
         if self.saved.step == "new" or self.saved.meta.get(UNCONFIGURED):
             meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}

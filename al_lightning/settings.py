@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from al_lightning.errors import UnsupportedModel
@@ -45,7 +45,14 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
             f"{type(source).__name__}.{lazy[0]} is lazy and has no weights to start from: run one batch through the "
             "module first."
         )
-    shapes = {plain(name): tuple(value.shape) for name, value in source.state_dict().items()}
+    weights = source.state_dict()
+    other = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise UnsupportedModel(
+            f"{type(source).__name__}.state_dict()[{other!r}] is {type(weights[other]).__name__}, and a run folder "
+            "keeps tensors, without pickle: return a tensor from get_extra_state(), or leave it out of the state_dict."
+        )
+    shapes = {plain(name): tuple(value.shape) for name, value in weights.items()}
     return {"class": type(source).__qualname__, "shapes": digest({k: list(v) for k, v in shapes.items()})}
 
 

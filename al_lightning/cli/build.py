@@ -143,6 +143,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
             stop_set=cfg.stop_set,
             run_dir=cfg.run_dir,
             seed=cfg.seed,
+            preflight=cfg.get("preflight", True),
             on_round=on_round,
         )
     except ValueError as error:

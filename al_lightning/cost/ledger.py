@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from math import isnan, nan
 
 PHASES = (
-    "embed",
-    "cluster",
-    "neighbours",
-    "score",
-    "select",
-    "agree",
-    "train",
-    "validate",
-    "control",
-    "aborted",
-    "lost",
+    *("preflight", "embed", "cluster", "neighbours", "score", "select", "agree"),
+    *("train", "validate", "control", "aborted", "lost"),
 )
-"""What work is for. ``agree`` is the stop set; ``control`` is a fit on random records that a run is held against;
-``aborted`` is all work of a fit that was thrown away; ``lost`` is work that an interruption
-cost, and that was done again after it."""
+"""What work is for. ``preflight`` is a batch of everything before anything is bought; ``agree`` is the stop set;
+``control`` is a fit on random records that a run is held against; ``aborted`` is all work of a fit that was thrown
+away; ``lost`` is work that an interruption cost, and that was done again after it."""
 
 
 @dataclass(frozen=True, kw_only=True)

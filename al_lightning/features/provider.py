@@ -37,6 +37,11 @@ class Features:
 
     def get(self) -> np.ndarray:
         """``(N, d)``, one row per record."""
+        found = self._found()
+        self._run.used_features = True
+        return found
+
+    def _found(self) -> np.ndarray:
         run, source = self._run, self._run.pool.features
         if source is None:
             raise FeaturesMissing(NO_FEATURES)

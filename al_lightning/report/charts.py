@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MARKERS = "osD^vPX*<>"
 # fmt: off
 _PHASE = {"train": 0, "score": 1, "validate": 6, "aborted": 4, "embed": 2, "cluster": 3, "neighbours": 5, "select": 7,
-          "agree": 8, "control": 9, "lost": 10}
+          "agree": 8, "control": 9, "lost": 10, "preflight": 11}
 # fmt: on
 _TICKS = 1500  # more marks than that are drawn as pixels
 

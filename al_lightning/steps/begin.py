@@ -55,7 +55,8 @@ def begin(
     reserved = np.sort(state.draw(stop_set, generator(run.seed, 0, "stop set")))
     state.reserve(reserved)
     meta = {"stop_set": reserved.tolist(), "stop": describe(stop), "labelling": labelling, "attempt": 1, "restarts": 0}
-    files = _write_initial(run)
+    meta["config"] = run.config
+    files = _write_initial(run, _initial(run))
     brought = dict(state.labels)  # the user's labels from before the run are its first query
     if not brought:
         run.commit("query", meta=meta, files=files)
@@ -71,10 +72,16 @@ def _initial(run: Run) -> dict[str, tuple[str, L.LightningModule]]:
     return own if run.proxy is None else {**own, "target_initial": ("target.pt", run.target)}
 
 
-def _write_initial(run: Run) -> dict[str, str]:
-    """Write the weights that modules have now as those the run starts from, where it has none."""
-    missing = {name: found for name, found in _initial(run).items() if name not in run.saved.files}
-    return {name: run.write_weights(path, snapshot(module)) for name, (path, module) in missing.items()}
+def _write_initial(run: Run, wanted: dict[str, tuple[str, L.LightningModule]]) -> dict[str, str]:
+    """Write the weights that modules have now as those the run starts from."""
+    return {name: run.write_weights(path, snapshot(module)) for name, (path, module) in wanted.items()}
+
+
+def _adopt(run: Run) -> None:
+    """Go on with settings that have changed: labels and answers stay, another model brings its own first weights."""
+    other = {"model", "proxy"} & {key.split(".")[0] for key in run.changed}
+    files = _write_initial(run, _initial(run)) if other else {}
+    run.commit(run.step, meta={"config": run.config}, files=files)
 
 
 def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> None:
@@ -85,8 +92,11 @@ def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any])
         stop: stopping rules as they are now.
         labelling: rules that people label by now.
     """
-    if any(name not in run.saved.files for name in _initial(run)):  # it was recovered without
-        run.commit(run.step, files=_write_initial(run))
+    missing = {name: found for name, found in _initial(run).items() if name not in run.saved.files}
+    if missing:  # it was recovered without
+        run.commit(run.step, files=_write_initial(run, missing))
+    if run.changed:
+        _adopt(run)
     run.initial = run.read_weights("initial")
     load(run.model, run.read_weights(run.delivered))
     if run.proxy is not None:

@@ -52,7 +52,7 @@ def test_rho_is_computed_from_what_was_spent(result: dict[str, Any]) -> None:
         assert row["flops"] == pytest.approx(sum(phase["flops"] for phase in row["phases"].values()))
         assert row["rho_seconds"] == pytest.approx(row["seconds"] / row["seconds_reference"])
     rows = {row["method"]: row for row in result["rows"]}
-    assert 1 < rows["random"]["rho"] < 2, "one training, and one validation pass"
+    assert 1 < rows["random"]["rho"] < 2.2, "one training, one validation pass, and a batch of each before"
     assert rows["random"]["records_trained"] == 120
     assert rows["random"]["records_inferred"] == 0
     assert rows["ordinary"]["records_inferred"] == 1317 - 25 + 1317 - 50

@@ -274,7 +274,7 @@ def test_exceptions_of_a_fit_are_told_and_then_it_is_torn_down(tmp_path: Path) -
 
     inner = Data()
     with pytest.raises(RuntimeError, match="out of luck"):
-        learner(tmp_path).fit(Fails(), datamodule=PoolDataModule(inner, task="multiclass"))
+        learner(tmp_path, preflight=False).fit(Fails(), datamodule=PoolDataModule(inner, task="multiclass"))
     assert inner.calls[3:] == ["on_exception out of luck", "teardown fit", "teardown test"]
 
 

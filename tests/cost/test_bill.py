@@ -70,5 +70,5 @@ def test_an_empty_bill() -> None:
 
 
 def test_an_unknown_phase_is_refused() -> None:
-    with pytest.raises(ValueError, match="phase is 'traning'; allowed: embed, "):
+    with pytest.raises(ValueError, match="phase is 'traning'; allowed: preflight, embed, "):
         Entry(phase="traning", round=1)

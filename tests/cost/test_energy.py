@@ -54,13 +54,13 @@ def test_kwh_stand_beside_the_seconds_of_what_was_measured(tmp_path):
     meter = Counter()
     result = learner(tmp_path, energy=meter, stop_set=6).fit(net(), datamodule=pool_of())
     bill = result.bill
-    # A difference of two readings around each of three fits, two scorings and three passes over the stop set.
-    assert bill.kwh == {"train": 3.0, "score": 2.0, "agree": 3.0}
+    # A difference of two readings around the preflight, three fits, two scorings and three passes over the stop set.
+    assert bill.kwh == {"preflight": 1.0, "train": 3.0, "score": 2.0, "agree": 3.0}
     written = json.loads(json.dumps(bill.to_json()))
-    assert written["kwh"] == 8.0
+    assert written["kwh"] == 9.0
     assert {phase: line["kwh"] for phase, line in written["phases"].items() if "kwh" in line} == bill.kwh
     assert "kwh" not in written["phases"]["select"]
-    assert "8 kWh measured (train 3" in str(bill)
+    assert "9 kWh measured (preflight 1, train 3" in str(bill)
     assert meter.closed == 1
     assert read(tmp_path).bill.kwh == bill.kwh
 
@@ -89,7 +89,7 @@ def test_a_run_may_go_on_without_the_meter_it_began_with(tmp_path):
     with pytest.raises(RuntimeError, match="stopped here"):
         learner(tmp_path, energy=Counter(), on_round=stop).fit(net(), datamodule=pool_of())
     result = learner(tmp_path).fit(net(), datamodule=pool_of())
-    assert result.bill.kwh == {"train": 1.0}
+    assert result.bill.kwh == {"preflight": 1.0, "train": 1.0}
 
 
 def test_nvml_counts_the_gpus_that_are_named(monkeypatch):

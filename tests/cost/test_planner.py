@@ -92,7 +92,8 @@ def test_a_whole_run_costs_what_was_planned(tmp_path):
         ),
     ):
         folder = tmp_path / f"{fit.mode}-{fit.final}-{type(candidates).__name__}"
-        run = learner(folder, trainer, fit=fit, candidates=candidates).fit(net(), datamodule=pool)
+        settings = {"fit": fit, "candidates": candidates, "preflight": False}  # a plan is of what repeats
+        run = learner(folder, trainer, **settings).fit(net(), datamodule=pool)
         planned = plan(project, Way(sizes=[12, 6, 6], policy=fit, candidates=candidates))
         assert planned.bill.records_trained == run.bill.records_trained
         assert planned.bill.records_inferred == run.bill.records_inferred

@@ -125,7 +125,7 @@ def test_a_run_by_the_dataset_takes_its_export_for_what_it_holds(
     folder, out = tmp_path / "run", tmp_path / f"labels.{kind}"
     pool = pool_of(dataset(task), task=task, val=None)
     oracle = FunctionOracle(lambda i: pool.items.target(pool.eval_data[i]) if i % 5 else None)  # it waits for a fifth
-    learner(folder, oracle=oracle, query=Random()).fit(net(), datamodule=pool)
+    learner(folder, oracle=oracle, query=Random(), preflight=False).fit(net(), datamodule=pool)  # it never trains
     before = committed(folder)
     assert len(before[0]) > 5
     assert main(["export", str(folder), "--format", kind, "-o", str(out)]) == 0
@@ -155,7 +155,7 @@ def test_labels_that_fit_no_cell_go_as_json_lines(tmp_path: Path, capsys: pytest
     folder = tmp_path / "run"
     oracle = FunctionOracle(lambda i: {"box": torch.tensor([[0.5, i]]), "of": (1, 0.0)} if i % 5 else None)
     pool = pool_of(task="regression", val=None, attach=lambda item, label: item)
-    learner(folder, oracle=oracle, query=Random()).fit(net(), datamodule=pool)
+    learner(folder, oracle=oracle, query=Random(), preflight=False).fit(net(), datamodule=pool)  # it never trains
     before = committed(folder)
     assert main(["export", str(folder)]) == 1
     said = " ".join(capsys.readouterr().err.split())

@@ -69,8 +69,9 @@ def test_no_gain_beyond_what_inference_takes():
 def test_it_goes_elsewhere_where_inference_is_most_of_the_work(tmp_path):
     elsewhere = Elsewhere()
     scorer = AutoScorer(elsewhere=elsewhere, workers=8, discount=1e-6)  # so cheap that it pays
+    run = learner(tmp_path, scoring=scorer, preflight=False)  # beside so little work a rehearsal is much
     with pytest.warns(UserWarning, match=r"inference is \d+% of the compute.*distributing pays"):
-        result = learner(tmp_path, scoring=scorer).fit(net(), datamodule=pool_of(batch_size=1))
+        result = run.fit(net(), datamodule=pool_of(batch_size=1))
     assert elsewhere.calls == 2
     assert elsewhere.closed == 1
     assert len(result.labelled) == 24

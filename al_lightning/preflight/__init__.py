@@ -1,0 +1,1 @@
+"""A rehearsal of a run on one batch: what it needs to stand in for what is not bought yet, and to leave no trace."""
