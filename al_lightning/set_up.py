@@ -41,10 +41,11 @@ def _sets_up(model: L.LightningModule) -> bool:
     return any(is_overridden(hook, inner, L.LightningModule) for hook in ("setup", "configure_model"))
 
 
-def _builds_late(model: L.LightningModule, *shared: Any) -> bool:
+def _builds_late(model: L.LightningModule, trainer: L.Trainer, datamodule: L.LightningDataModule) -> bool:
     weights = _tensors(model)
     try:
-        trial = copy.deepcopy(model, {id(thing): thing for thing in (*shared, *weights.values())})
+        trial = copy.deepcopy(model, {id(thing): thing for thing in (trainer, datamodule, *weights.values())})
+        trial.trainer = trainer  # a copy of a module has none
         with isolate_rng():
             trial.setup("fit")
             trial.configure_model()

@@ -134,16 +134,6 @@ class PoolDataModule(Delegate):
             if wrapped.defines(inner, name):
                 setattr(self, name, getattr(inner, name))
 
-    @property
-    def trainer(self) -> L.Trainer | None:
-        """The Trainer it is attached to."""
-        return self._trainer
-
-    @trainer.setter
-    def trainer(self, trainer: L.Trainer | None) -> None:
-        check_package(trainer, "PoolDataModule")  # before Lightning looks for a hook, which it would not find
-        self._trainer = trainer
-
     def prepare_data(self) -> None:
         """Run the wrapped DataModule's ``prepare_data``, once."""
         if self.inner is not None and self._data is None:

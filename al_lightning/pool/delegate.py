@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from al_lightning.packages import check_package
 from al_lightning.pool.wrapped import defines
 
 _SETTINGS = ("prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices", "_log_hyperparams")
@@ -65,6 +66,7 @@ class Delegate(L.LightningDataModule):
 
     @trainer.setter
     def trainer(self, trainer: L.Trainer | None) -> None:
+        check_package(trainer, "PoolDataModule")  # before Lightning looks for a hook, which it would not find
         self._trainer = trainer
         if self.inner is not None:
             self.inner.trainer = trainer

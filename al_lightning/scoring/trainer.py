@@ -180,6 +180,8 @@ def run_inference(
     ranks = Ranks(trainer)
     module = _ScoringModule(unwrapped(model), pool, payload, meter, samples)
     # Loaders draw from the global generator even without shuffling: scoring must not change how the user trains.
+    if isinstance(pool, L.LightningDataModule):
+        pool.trainer = trainer  # its transfer hooks may ask
     with Stopwatch.running() as watch, isolate_rng(), borrowed_for_scoring(trainer, model):
         share = ids[ranks.rank :: ranks.world]
         # An empty share still takes part in the collective calls, with a record nobody counts.

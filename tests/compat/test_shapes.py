@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.harness import outcome
+from tests.compat.shapes import SHAPES, Shape
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:classes .* have no labelled"),
+    pytest.mark.filterwarnings("ignore:Found .* module\\(s\\) in eval mode"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_run_trains_and_scores_as_plain_lightning_would(shape: Shape, tmp_path: Path) -> None:
+    found = outcome(shape, tmp_path)
+    assert found.broken == [], found
+
+
+def test_the_table_is_wide_enough() -> None:
+    assert len({shape.name for shape in SHAPES}) == len(SHAPES) >= 60
