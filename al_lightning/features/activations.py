@@ -164,8 +164,8 @@ class Activations:
         assert self._shape is not None
         number = next(i for i in count() if f"{_NAME}-{i}" not in self._names)
         name, path = f"{_NAME}-{number}", f"features/{_NAME}-{self._made_from}-{number}.npy"
-        says = about(file, self._made_from, self._shape)
-        run.add_file(name, run.write(path, partial(np.save, arr=file, allow_pickle=False)), says)
+        path = run.write(path, partial(np.save, arr=file, allow_pickle=False))
+        run.add_file(name, path, about(file, self._made_from, self._shape))
         self._names.add(name)
         self._rows.add(np.load(run.folder / path, mmap_mode="r", allow_pickle=False))
 
