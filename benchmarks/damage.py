@@ -8,7 +8,7 @@ moments: while it waits for labels, with refusals and corrections in it; as a ki
 within a fit, with its write-ahead log and a fit that is kept; and when it has ended. To a copy one of these is done:
 
 - *flip*: one bit of a file; *cut*: its end, its beginning or a part of it is gone; *delete*; *swap*: the bytes of
-  another file of the folder, or of the same file at another moment of the run;
+  another file of the folder, or of the same file at an earlier moment of the run;
 - *plant*: a link, a hard link or a pipe in a file's place; a link in the place of each folder; names of files outside
   in the database, with its sums made right.
 
@@ -323,7 +323,7 @@ class Moment:
     Args:
         name: of the moment.
         files: of the folder.
-        others: the folder at other moments.
+        others: the folder at earlier moments.
         root: folder to work in.
     """
 
@@ -435,7 +435,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=fast) as root, redirect_stderr(io.StringIO()):
         found = moments(Path(root))
         for name, files in found.items():
-            others = [other for moment, other in found.items() if moment != name]
+            others = [found[moment] for moment in list(found)[: list(found).index(name)]]
             for row in Moment(name, files, others, Path(root)).rows(share, done):
                 print(row, flush=True)
                 rows.append(row)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from al_lightning.cli.main import main
 from al_lightning.errors import CannotWrite
 from al_lightning.leftovers import Footprint
 from al_lightning.store import read_run
@@ -75,3 +76,16 @@ def test_a_disk_that_cannot_be_written_is_said_and_the_run_can_be_looked_at(
     assert list(read_run(folder / "run").answers) == whole
     disk("rw,size=8m")
     assert start(folder).labelled.tolist() == whole
+
+
+def test_the_command_says_it_in_one_sentence(
+    disk: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (disk("size=1m") / "run").mkdir()
+    folder = disk("ro")
+    for run_dir in (tmp_path / "file", folder / "run", folder / "new"):
+        with pytest.raises(SystemExit) as ended:
+            main(["run", f"run_dir={run_dir}", "labels=20"])
+        assert ended.value.code == 1
+        assert f"CannotWrite: {run_dir} cannot be written: " in capsys.readouterr().err
