@@ -39,9 +39,10 @@ def test_the_difference_is_a_few_lines() -> None:
         (active, ()),
         (active, ("seed=1",)),
         (active, ("test=false",)),
+        (active, ("model.compile=true",)),
         (active, ("model.scheduler=null", "callbacks.model_checkpoint.monitor=val/acc_best")),
     ],
-    ids=["plain", "active", "seeded", "not tested", "no scheduler"],
+    ids=["plain", "active", "seeded", "not tested", "compiled", "no scheduler"],
 )
 def test_the_project_runs(tmp_path: Path, program: Any, overrides: tuple[str, ...]) -> None:
     cfg = configured(tmp_path, *overrides)
