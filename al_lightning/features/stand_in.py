@@ -130,8 +130,9 @@ def _is_row_each(value: Any, n: int) -> TypeGuard[Tensor]:
 
 
 def said(outputs: Outputs) -> dict[str, Tensor]:
-    """What a strategy may see of outputs, a row a record: ``logits`` and, where there is one, ``embedding``."""
-    return {"logits": outputs.logits} | ({} if outputs.embedding is None else {"embedding": outputs.embedding})
+    """What a strategy may see of outputs, a row a record: ``logits`` and, where they are, ``embedding``, ``scores``."""
+    more = {"embedding": outputs.embedding, "scores": outputs.scores}
+    return {"logits": outputs.logits} | {name: value for name, value in more.items() if value is not None}
 
 
 def listen(part: str) -> Question:

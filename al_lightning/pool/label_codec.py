@@ -183,10 +183,10 @@ def _tuple_of(value: dict[str, Any]) -> tuple[Any, ...]:
         return items
     fields = tuple(value["fields"])
     module, _, name = value["name"].partition(":")
-    made: Any = getattr(sys.modules.get(module), name, None)  # looked up where it is loaded already, never imported
-    if not (isinstance(made, type) and issubclass(made, tuple) and getattr(made, "_fields", None) == fields):
-        made = namedtuple(name.rpartition(".")[2], fields)  # type: ignore[misc]
-    return tuple.__new__(made, items)
+    known: Any = getattr(sys.modules.get(module), name, None)  # looked up where it is loaded already, never imported
+    if isinstance(known, type) and issubclass(known, tuple) and getattr(known, "_fields", None) == fields:
+        return tuple.__new__(known, items)
+    return tuple.__new__(namedtuple(name.rpartition(".")[2], fields), items)  # type: ignore[misc]
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {

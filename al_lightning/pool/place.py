@@ -279,20 +279,20 @@ def _name_of(collate: Any) -> str:
 @contextmanager
 def _generators_kept(collate: Any) -> Iterator[None]:
     """Have random generators that a collate function holds in the state they are in, before and after."""
-    held = [value for owner in _owners(collate) for value in owner]
-    states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
-    numpy = [(g.bit_generator, g.bit_generator.state) for g in held if isinstance(g, np.random.Generator)]
-    legacy = [(g, g.get_state()) for g in held if isinstance(g, np.random.RandomState)]
-    python = [(g, g.getstate()) for g in held if isinstance(g, random.Random)]
+    found = [value for owner in _owners(collate) for value in owner]
+    restore: list[Callable[[], Any]] = []
+    for held in found:
+        if isinstance(held, torch.Generator | np.random.RandomState):
+            restore.append(partial(held.set_state, held.get_state()))
+        elif isinstance(held, np.random.Generator):
+            restore.append(partial(setattr, held.bit_generator, "state", held.bit_generator.state))
+        elif isinstance(held, random.Random):
+            restore.append(partial(held.setstate, held.getstate()))
     try:
         yield
     finally:
-        for generator, state in [*states, *legacy]:
-            generator.set_state(state)
-        for bits, before in numpy:
-            bits.state = before
-        for source, known in python:
-            source.setstate(known)
+        for back in restore:
+            back()
 
 
 def _owners(collate: Any) -> Iterator[list[Any]]:

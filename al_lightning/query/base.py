@@ -185,6 +185,8 @@ class _Scored(Strategy):
 class ScoreStrategy(_Scored):
     """A strategy that is one number per record: the subclass writes ``score``, the highest are picked.
 
+    Where the model's ``infer`` returns ``Outputs(scores=...)``, these are taken instead.
+
     Args:
         reduction: how the scores of a record's parts (labels, pixels, tokens) become its own, one of
             :data:`~al_lightning.query.reduction.REDUCTIONS`. A record classified as a whole has one part.
@@ -199,7 +201,9 @@ class ScoreStrategy(_Scored):
         """Map class probabilities ``(..., C)`` to ``(...,)``, higher is more worth labelling."""
 
     def payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``{"score": (n,)}``, computed beside the model."""
+        """Return ``{"score": (n,)}``, computed beside the model, or what the model says of itself."""
+        if outputs.scores is not None:
+            return {"score": outputs.scores}
         return {"score": reduced(self.score(outputs.distributions), outputs.mask, self.reduction)}
 
 

@@ -20,9 +20,17 @@ _SHAPES: dict[str, tuple[str, Callable[[tuple[int, ...]], bool]]] = {
         lambda s: len(s) in (4, 5) and s[1] >= 2,
     ),
     "tokens": ("(n, T, C) with C >= 2", lambda s: len(s) == 3 and s[2] >= 2),
+    "structured": (
+        "(n, C) or (n, parts, C) with C >= 2, unless Outputs(scores=...) says how uncertain each record is",
+        lambda s: len(s) in (2, 3) and s[-1] >= 2,
+    ),
 }
 TASKS = tuple(_SHAPES)
-"""What logits may mean. Never guessed from a shape."""
+"""What logits may mean. Never guessed from a shape.
+
+Labels of ``structured`` records may be anything: boxes, key points, sequences, several targets at once. How uncertain
+the model is about such a record, its ``infer`` says.
+"""
 CLASSES = tuple(task for task in TASKS if task != "regression")
 """Tasks whose outputs are distributions over classes."""
 AGREEMENT = ("multiclass", "binary", "multilabel")
@@ -36,26 +44,46 @@ class Outputs:
     Args:
         logits: ``(n, C)`` for multiclass and multilabel, ``(n,)`` or ``(n, 1)`` for binary, ``(n,)`` or ``(n, d)``
             for regression, ``(n, C, height, width)`` for segmentation (a third dimension may come before the height),
-            ``(n, T, C)`` for tokens.
+            ``(n, T, C)`` for tokens, ``(n, C)`` or ``(n, parts, C)`` for structured; not needed beside ``scores``.
         embedding: ``(n, e)``, the penultimate representation, or None.
         task: one of :data:`TASKS`.
-        mask: ``(n, T)`` for tokens, ``(n, height, width)`` for segmentation, true where a token or pixel counts; None
-            where all do. From a batch that is a dict, ``attention_mask`` is taken.
+        mask: ``(n, T)`` for tokens, ``(n, parts)`` for structured, ``(n, height, width)`` for segmentation, true where
+            a token, part or pixel counts; None where all do. From a batch that is a dict, ``attention_mask`` is taken.
         members: ``(M, *logits.shape)`` with ``M >= 2``, logits of every member of an ensemble, or None. What asks a
             model M times then asks it once.
+        scores: ``(n,)``, how uncertain the module itself is about each record, higher is more worth labelling. What
+            queries by a score (``Margin``, ``Entropy``, ``LeastConfidence`` and what stands around them) takes it for
+            its own, and needs no logits.
+
+    Raises:
+        OutputMismatch: neither logits nor scores.
     """
 
-    logits: Tensor
+    logits: Tensor = None  # type: ignore[assignment]  # (n, 0) where there are scores alone
     embedding: Tensor | None = None
     task: str = "multiclass"
     mask: Tensor | None = None
     members: Tensor | None = None
+    scores: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits is None:
+            if self.scores is None:
+                raise OutputMismatch("Outputs() holds nothing: give it logits=..., or scores=..., one per record.")
+            object.__setattr__(self, "logits", self.scores.new_zeros(len(self.scores), 0))
 
     def check(self, n: int) -> Outputs:
         """Raise :class:`OutputMismatch` unless the logits are what the task says, for ``n`` records."""
         shape = tuple(self.logits.shape)
         if self.task not in _SHAPES:
             raise OutputMismatch(f"task is {self.task!r}; allowed: {', '.join(TASKS)}.")
+        if self.scores is not None and tuple(self.scores.shape) != (n,):
+            raise OutputMismatch(
+                f"infer returned scores of shape {tuple(self.scores.shape)} for a batch of {n} records; allowed: "
+                f"({n},), one number per record."
+            )
+        if self._only_scores:
+            return self
         words, right = _SHAPES[self.task]
         if not (shape and shape[0] == n and right(shape)):
             raise OutputMismatch(
@@ -74,17 +102,26 @@ class Outputs:
         return self
 
     @property
+    def _only_scores(self) -> bool:
+        return self.scores is not None and self.logits.shape == (len(self.scores), 0)
+
+    @property
     def distributions(self) -> Tensor:
         """Distributions over classes, float32, one per record or per part of it that is classified.
 
         ``(n, C)`` for multiclass, ``(n, 2)`` for binary, ``(n, labels, 2)`` for multilabel, ``(n, height, width, C)``
-        for segmentation, ``(n, T, C)`` for tokens.
+        for segmentation, ``(n, T, C)`` for tokens, that of the logits for structured.
 
         Raises:
-            OutputMismatch: the task has no classes.
+            OutputMismatch: the task has no classes, or there are scores alone.
         """
+        if self._only_scores:
+            raise OutputMismatch(
+                "infer returned Outputs(scores=...) without logits. Margin, Entropy and LeastConfidence query by those "
+                "scores; what is asked here needs Outputs(logits=...)."
+            )
         logits = self.logits.float()
-        if self.task in ("multiclass", "tokens"):
+        if self.task in ("multiclass", "tokens", "structured"):
             return logits.softmax(dim=-1)
         if self.task == "segmentation":
             return logits.softmax(dim=1).movedim(1, -1)

@@ -128,4 +128,4 @@ def _records(fit: Outcome, phase: str) -> int:
 
 
 def _first_logit(outputs: Outputs) -> dict[str, Tensor]:
-    return {"logit": outputs.logits.flatten(1)[:, 0] if outputs.logits.ndim > 1 else outputs.logits}
+    return {"logit": outputs.logits.flatten(1)[:, :1] if outputs.logits.ndim > 1 else outputs.logits}
