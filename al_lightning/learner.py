@@ -47,7 +47,7 @@ from al_lightning.settings import describe, describe_model
 from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight
-from al_lightning.steps.label import ask, corrected, next_step, request, waits
+from al_lightning.steps.label import ask, corrected, mended, next_step, request, waits
 from al_lightning.steps.preflight import preflight
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import score_ahead, select
@@ -370,12 +370,11 @@ class ActiveLearner:
         }
 
     def _correct(self, run: Run) -> None:
-        """Take in what people have said since."""
-        if run.step == "label":
-            return
-        intake = corrected(run, self.oracle)
-        if not intake.empty:
-            run.commit(next_step(run.saved, intake), **intake.effects(run.saved))
+        """Take in what people have said since, and better labels for those that cannot be trained on."""
+        for look in (mended,) if run.step == "label" else (corrected, mended):
+            intake = look(run, self.oracle)
+            if not intake.empty:
+                run.commit(next_step(run.saved, intake), **intake.effects(run.saved))
 
     def _labelling(self) -> dict[str, Any]:
         if not isinstance(self.oracle, People):

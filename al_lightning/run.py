@@ -143,6 +143,7 @@ class Run(RunFiles):
             seed = saved.meta["config"]["seed"] if seed is None else seed
             changes(saved, {**config, "seed": seed}, self.folder)
             self.pool.check_fingerprint(saved.meta["fingerprint"])
+            self.pool.width = self.pool.width or saved.meta.get("width", 0)
             clear(self.folder, saved.files.values())
             if saved.step == "done":  # a kill came between the last commit and this
                 shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
@@ -461,6 +462,8 @@ class Run(RunFiles):
                 meta[f"{whose}flops_unknown"] = meter.unknown
         if self.energy.kwh:
             meta["kwh"] = dict(self.energy.kwh)
+        if self.pool.width:
+            meta["width"] = self.pool.width
         if self._about:
             meta["about"] = self.about
         if self.saved.meta.get(UNCONFIGURED):

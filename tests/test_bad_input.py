@@ -162,9 +162,12 @@ def test_outputs_other_than_the_task_says(tmp_path: Path, task: str, output: Any
     class NeedsLogits(Random):  # a strategy for any task
         requires = frozenset({"logits"})
 
-    run = learner(tmp_path, quiet(max_epochs=1), query=NeedsLogits(), oracle=FunctionOracle(lambda i: i % 2))
+    several = task == "multilabel"
+    oracle = FunctionOracle(lambda i: [i % 2, 1] if several else i % 2)
+    run = learner(tmp_path, quiet(max_epochs=1), query=NeedsLogits(), oracle=oracle)
+    data = TensorDataset(blobs().tensors[0], torch.ones(60, 2)) if several else blobs()
     with pytest.raises(OutputMismatch, match=message):
-        run.fit(Other(), datamodule=pool_of(task=task, val=None))
+        run.fit(Other(), datamodule=pool_of(data, task=task, val=None))
 
 
 def test_strategies_on_classes_refuse_a_regression(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from al_lightning.packages import check_package
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
-from al_lightning.pool.oracle import LabelRequest, Oracle, check_labels, plain
+from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.place import Place, place_of
 from al_lightning.pool.state import PoolState, checked_costs
 from al_lightning.pool.view import PoolView
@@ -42,7 +43,9 @@ class PoolDataModule(Delegate):
             is the pool. Its loader settings, validation and test loaders are used as they are, its attributes are
             reachable as ours, and its ``setup`` runs once: docs/datamodules.md.
         task: what the model's logits mean, one of ``multiclass``, ``binary``, ``multilabel``, ``regression``,
-            ``segmentation``, ``tokens``.
+            ``segmentation``, ``tokens``; or ``structured``, for labels of any structure: boxes, key points, sequences,
+            dicts and tuples of several targets. The module's ``infer`` then says how uncertain it is about a record, by
+            ``Outputs(scores=...)`` or logits (docs/adr/0016).
         val: validation dataset. Its labels are bought labels and stand on the bill.
         test: test dataset, for ``trainer.test``; never on the bill.
         eval_view: the same records without augmentation, for scoring; default: ``data``.
@@ -100,6 +103,7 @@ class PoolDataModule(Delegate):
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size: int | None = None  # smaller than that, once memory had no room for it
         self.loader = {name: value for name, value in (loader or {}).items() if name != "shuffle"}
+        self.width = 0  # of the model's logits, once some were seen
         self.candidates: np.ndarray | None = None
         self.train_ids: np.ndarray | None = None
         self.train_sampler: Sampler[int] | None = None
@@ -343,7 +347,7 @@ class PoolDataModule(Delegate):
             round=round,
             ids=ids,
             keys=tuple(self.key(int(i)) for i in ids),
-            target=lambda i: self.items.target(self.eval_data[i]),
+            target=self._target,
             key=self.key,
             task=self.task,
             size=self.size,
@@ -351,6 +355,13 @@ class PoolDataModule(Delegate):
             folder=folder,
             prices=prices or Prices(),
         )
+
+    def _target(self, id: int) -> Any:
+        item = self.eval_data[id]
+        try:
+            return self.items.target(item)
+        except PoolError as error:
+            raise PoolError(f"id {id}: {error}") from None
 
     def label(self, ids: Sequence[int] | np.ndarray, oracle: Oracle | Mapping[int, Any]) -> int:
         """Query ids and store the answers.
@@ -373,12 +384,28 @@ class PoolDataModule(Delegate):
                 oracle.ask(self.request(ids, len(self.labelled)))
                 awaited = set(state.waiting.tolist())  # an oracle may tell all it knows
                 answers = {i: answer for i, answer in self.plain(oracle.collect()).items() if i in awaited}
-            check_labels(answers, self.task)
+            self.check_labels(answers)
             state.answer(answers)
         except BaseException:
             state.release(ids)
             raise
         return len(state.labels) - before
+
+    def check_labels(self, answers: Mapping[int, Any]) -> None:
+        """Raise PoolError, which names the id and what is allowed, for an answer that cannot be trained on."""
+        others = {i: label for i, label in {**self.state.labels, **answers}.items() if label is not SKIP}
+        unlike = None
+        if others and self.items.stacked and self.items.attach is None and self.task not in ("multiclass", "binary"):
+            unlike = partial(self.items.unlike, other=next(iter(others.values())))
+        check_labels(answers, self.task, classes=self.classes, unlike=unlike)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are: outputs of the model, once one was seen, or names the dataset has; else 0."""
+        if self.task not in ("multiclass", "multilabel", "tokens"):
+            return 0
+        names = getattr(self.training_data, "classes", None)
+        return self.width or (len(names) if isinstance(names, list | tuple) else 0)
 
     def plain(self, answers: Mapping[int, Any]) -> dict[int, Any]:
         """Answers as they are stored, see :func:`~al_lightning.pool.oracle.plain`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from al_lightning.errors import PoolError
 from al_lightning.pool.label_codec import shortened
-from al_lightning.pool.targets import all_marks, as_first, as_like, is_array, is_blank, is_missing, is_number
+from al_lightning.pool.targets import all_marks, as_first, as_like, form, is_array, is_blank, is_missing, is_number
 
 Attach = Callable[[Any, Any], Any]
 _NEUTRAL = {"multiclass": 0, "binary": 0, "regression": 0.0}
@@ -147,6 +147,24 @@ class ItemFormat:
         if real is None:
             return as_first(label, own, self.task, stacked=self.stacked)
         return as_like(label, real)
+
+    def unlike(self, label: Any, other: Any) -> str | None:
+        """Say what keeps a label from being stacked with those of other records; None where nothing does.
+
+        Args:
+            label: of a record.
+            other: of another record, for where the dataset has no targets of its own.
+        """
+        try:
+            real, whose = (other, "other labels") if self.like is None else (self.like, "the dataset's own targets")
+            found, expected = form(self.fitted(label, None)), form(self.fitted(real, None))
+        except PoolError as error:
+            return str(error).rstrip(".")
+        if found == expected:
+            return None
+        return (
+            f"it has the form {found}, and {whose} have {expected}; PyTorch's default_collate stacks what has one form"
+        )
 
     def _real(self, own: Any) -> Any:
         """A real target for a label to be like; None where there is none."""

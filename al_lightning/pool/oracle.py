@@ -13,7 +13,7 @@ from torch import Tensor
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
-from al_lightning.pool.label_codec import READABLE, shortened
+from al_lightning.pool.label_codec import READABLE, encode, shortened
 from al_lightning.pool.targets import is_array, is_number
 
 if TYPE_CHECKING:
@@ -176,22 +176,55 @@ def _has_gaps(label: Any) -> bool:
     return label.dtype.kind in "fc" and not bool(np.isfinite(label).all())
 
 
-def check_labels(answers: Mapping[int, Any], task: str) -> None:
-    """Raise PoolError for an answer that is no label of this task."""
+def check_labels(
+    answers: Mapping[int, Any], task: str, *, classes: int = 0, unlike: Callable[[Any], str | None] | None = None
+) -> None:
+    """Raise PoolError for an answer that is no label of this task, or of these records.
+
+    Args:
+        answers: id -> label or SKIP.
+        task: of the pool.
+        classes: how many there are; 0 where that is not known.
+        unlike: says of a label what other form than the labels of other records it has; None where it has none.
+    """
     for i, value in answers.items():
         if value is SKIP:
             continue
-        if task not in ("multiclass", "binary"):
-            if not _trainable(value):
-                raise PoolError(
-                    f"the label of id {i} is {shortened(value)}; task={task!r} takes finite numbers, lists and "
-                    "dicts of them, or SKIP where there is no label."
-                )
-            continue
-        # One-element lists are the (n, 1) targets of a binary loss; True and False are classes of their own there.
-        one = value[0] if task == "binary" and isinstance(value, list) and len(value) == 1 else value
-        flag = isinstance(one, bool) and task != "binary"
-        number = isinstance(one, int | float) and not flag and float(one).is_integer()
-        if not number or one < 0 or (task == "binary" and one > 1):
-            allowed = "0, 1 or SKIP" if task == "binary" else "class numbers 0, 1, ... or SKIP"
-            raise PoolError(f"the label of id {i} is {value!r}; task={task!r} takes {allowed}.")
+        allowed = _instead(value, task, classes)
+        if allowed is not None:
+            raise PoolError(f"the label of id {i} is {shortened(value)}; task={task!r} takes {allowed} or SKIP.")
+        other = None if unlike is None else unlike(value)
+        if other is not None:
+            encode(value, f"the label of id {i}")  # what no folder holds is told first
+            raise PoolError(f"the label of id {i} is {shortened(value)}: {other}.")
+
+
+def _instead(value: Any, task: str, classes: int) -> str | None:
+    """What a task takes instead of such a label; None where it takes it."""
+    if task in ("multiclass", "binary"):
+        most = 2 if task == "binary" else classes
+        return None if _is_class(value, task, most) else _numbers(task, classes)
+    if not _trainable(value):
+        return "finite numbers, lists and dicts of them"
+    alone = is_number(value)
+    if task == "multilabel" and (alone or isinstance(value, str)):
+        return f"0 or 1 for each {'class' if not classes else f'of {classes} classes'}, a list, and no class number"
+    if task in ("tokens", "segmentation") and alone:
+        return f"a class number for every {'token' if task == 'tokens' else 'pixel'}"
+    if task == "regression" and isinstance(value, str):
+        return "numbers, and lists and dicts of them"
+    return None
+
+
+def _is_class(value: Any, task: str, classes: int) -> bool:
+    # One-element lists are the (n, 1) targets of a binary loss; True and False are classes of their own there.
+    one = value[0] if task == "binary" and isinstance(value, list) and len(value) == 1 else value
+    flag = isinstance(one, bool) and task != "binary"
+    number = isinstance(one, int | float) and not flag and float(one).is_integer()
+    return number and one >= 0 and (not classes or one < classes)
+
+
+def _numbers(task: str, classes: int) -> str:
+    if task == "binary":
+        return "0, 1"
+    return f"class numbers 0 to {classes - 1}" if classes else "class numbers 0, 1, ..."

@@ -10,7 +10,7 @@ import numpy as np
 from al_lightning.errors import OutputMismatch, PoolError
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.label_codec import same
-from al_lightning.pool.oracle import SKIP, Oracle, check_labels
+from al_lightning.pool.oracle import SKIP, Oracle
 
 
 def suspects(labels: Sequence[int] | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def ask_again(pool: PoolDataModule, ids: Sequence[int] | np.ndarray, oracle: Ora
         found = pool.plain(oracle.collect())
     wanted = set(asked.tolist())
     answers = {i: answer for i, answer in found.items() if i in wanted}
-    check_labels(answers, pool.task)
+    pool.check_labels(answers)
     before = dict(pool.state.labels)
     pool.state.correct(answers)
     return sum(not same(pool.state.labels.get(i), before.get(i)) for i in answers)

@@ -106,16 +106,23 @@ def _as_array(label: Any, like: Any) -> Any:
     try:
         if isinstance(like, Tensor):
             made = torch.as_tensor(label, dtype=like.dtype)
-            made = made.reshape(0, *like.shape[1:]) if made.shape == (0,) and like.ndim > 1 else made
+            made = made.reshape(_meant(made.shape, like.shape))
             return made if type(like) is Tensor else _of_class(made, like)
         array = np.asarray(label, dtype=like.dtype)
-        array = array.reshape(0, *like.shape[1:]) if array.shape == (0,) and like.ndim > 1 else array
+        array = array.reshape(_meant(array.shape, like.shape))
         return array[()] if isinstance(like, np.generic) else array
     except (TypeError, ValueError, RuntimeError) as error:
         raise PoolError(
             f"the label {shortened(label)} cannot take the form of the dataset's own targets, {_described(like)}: "
             f"{error}. Answer in that form, or pass PoolDataModule(attach=...)."
         ) from error
+
+
+def _meant(shape: Sequence[int], like: Sequence[int]) -> Sequence[int]:
+    """The shape that is meant where lists cannot say it: no rows of some length, or one number in a vector of one."""
+    if tuple(shape) == (0,) and len(like) > 1:
+        return (0, *like[1:])
+    return like if len(shape) == 0 and math.prod(like) == 1 else shape
 
 
 def _described(like: Any) -> str:

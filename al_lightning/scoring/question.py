@@ -35,6 +35,8 @@ class Readable(Protocol):
     task: str
     items: ItemFormat
     scoring_batch_size: int | None
+    width: int
+    """Of the model's logits, once some were seen; else 0."""
 
     @property
     def place(self) -> Place | None:

@@ -120,7 +120,7 @@ class OpenedPool:
     def __init__(self, reading: Reading, *, parallel: bool) -> None:
         data = reading.data if reading.opens is None else reading.opens()
         self.task, self.items, self.scoring_batch_size = reading.task, reading.items, None
-        self.place, self._known = reading.place, reading.known
+        self.place, self._known, self.width = reading.place, reading.known, 0
         self._data, self._batch = data, reading.batch
         self._bytes_seen = 0
         # A worker on the CPU has the cores it asked for; loader processes of its own would take those of others.

@@ -187,7 +187,7 @@ def run_inference(
         # An empty share still takes part in the collective calls, with a record nobody counts.
         loader = pool.indexed_dataloader(share if len(share) else ids[:1], module.place)
         trainer.predict(module, dataloaders=loader, return_predictions=False)
-        width = module.found.width
+        width = pool.width = module.found.width
     parts = ranks.gather(module.found if len(share) else _Found())
     got = np.concatenate([x for part in parts for x in part.ids])
     rows = [row for part in parts for row in part.rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from al_lightning.errors import PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.label_cell import bare
-from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People, check_labels
+from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, People
 from al_lightning.pool.votes import Decisions, Statement, decide, news, same
 from al_lightning.run import Run
 from al_lightning.run_paths import QUERIES
@@ -79,7 +79,7 @@ def ask(run: Run, oracle: Oracle, query: LabelRequest) -> Intake:
         return Intake(answers=answers, sources=dict.fromkeys(answers, ("", type(oracle).__name__)))
 
     intake: Intake = run.on_zero(on_zero)
-    check_labels(intake.answers, run.pool.task)
+    run.pool.check_labels({**intake.answers, **intake.corrections})
     return intake
 
 
@@ -91,6 +91,48 @@ def corrected(run: Run, oracle: Oracle) -> Intake:
     intake: Intake = run.on_zero(
         lambda: take_in(run.saved, oracle.said(query), query.task, oracle.annotators, oracle.adjudicator)
     )
+    run.pool.check_labels({**intake.answers, **intake.corrections})
+    return intake
+
+
+def mended(run: Run, oracle: Oracle) -> Intake:
+    """Other labels for those that the folder holds and that cannot be trained on, from whoever gave them.
+
+    Raises:
+        PoolError: there is one, and nothing else is said of it yet.
+    """
+    wrong = _wrong(run, run.saved.answers)
+    if not wrong:
+        return Intake()
+    intake = corrected(run, oracle) if isinstance(oracle, People) else _asked_again(run, oracle, list(wrong))
+    left = _wrong(run, {i: intake.corrections.get(i, run.saved.answers[i]) for i in wrong})
+    if left:
+        raise PoolError(
+            f"{run.folder} holds a label that cannot be trained on: {next(iter(left.values()))} Correct it where it "
+            "came from, the file, the function or the dataset, and run the same command: it goes on from there."
+        )
+    return intake
+
+
+def _wrong(run: Run, answers: Mapping[int, Any]) -> dict[int, str]:
+    """What is wrong with each of these labels that cannot be trained on."""
+    found = {}
+    for i, label in answers.items():
+        try:
+            run.pool.check_labels({i: label})
+        except PoolError as error:
+            found[i] = str(error)
+    return found
+
+
+def _asked_again(run: Run, oracle: Oracle, ids: Sequence[int]) -> Intake:
+    def on_zero() -> Intake:
+        oracle.ask(request(run, ids))
+        found = run.pool.plain(oracle.collect())
+        corrections = {i: found[i] for i in ids if i in found and not same(found[i], run.saved.answers[i])}
+        return Intake(corrections=corrections, sources=dict.fromkeys(corrections, ("", type(oracle).__name__)))
+
+    intake: Intake = run.on_zero(on_zero)
     return intake
 
 

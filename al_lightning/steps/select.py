@@ -98,6 +98,7 @@ def _infer(
     question = Question.of(strategy, seed=number(run.seed, run.round, "passes"))
     found = run.ask(ids, question, phase="score", least=size)
     effects["meta"]["inferred"] = len(found.ids)
+    run.pool.width = found.width
     _say_missing_classes(run, found.width, effects)
     if len(found.ids) < len(ids):
         _say_partial(found, ids, effects)

@@ -103,7 +103,8 @@ def test_a_batch_is_the_users_own(name: str, form: str) -> None:
     if form == "dict" and collate is not None:
         pytest.skip("its collate function takes tuples")
     data = dataset(target, form)
-    pool = pool_of(data, collate=collate, target_key="y" if form == "dict" else None)
+    task = "structured" if name == "text" else "regression"
+    pool = pool_of(data, task, collate, target_key="y" if form == "dict" else None)
     pool.label(IDS, DatasetOracle())
     through_the_store(pool)
     assert equal(trained_on(pool), list(DataLoader(Subset(data, IDS), batch_size=4, collate_fn=collate)))

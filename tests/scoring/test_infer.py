@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from al_lightning.errors import OutputMismatch
 from al_lightning.pool.items import ItemFormat
+from al_lightning.query import BALD, Entropy, LeastConfidence, Margin, Stochastic
 from al_lightning.scoring.infer import infer
 from al_lightning.scoring.outputs import Outputs
 
@@ -129,3 +130,43 @@ def test_padding_of_a_token_batch_does_not_count() -> None:
     outputs = infer(model(lambda self, x: x), batch, items=ItemFormat("y"), task="tokens")
     assert outputs.mask is not None
     assert outputs.mask.tolist() == [[True, True, False, False], [True] * 4]
+
+
+# ---- what a module says of itself ------------------------------------------------------------------------------------
+
+SCORES = torch.tensor([0.1, 3.0, -2.0])
+
+
+@pytest.mark.parametrize("task", ["structured", "multiclass", "tokens"])
+@pytest.mark.parametrize("logits", [None, torch.zeros(3, 2)])
+def test_scores_of_the_module_go_before_what_logits_say(task: str, logits: Any) -> None:
+    made = model(lambda self, x: x, infer=lambda self, batch: Outputs(logits, scores=SCORES))
+    outputs = infer(made, (X, Y), items=ItemFormat(), task=task)
+    if logits is None or task != "tokens":
+        outputs.check(3)
+    for strategy in (Margin(), Entropy("max"), LeastConfidence(), Stochastic(Margin())):
+        assert torch.equal(strategy.payload(outputs)["score"], SCORES)
+
+
+def test_a_structured_record_is_scored_by_its_parts() -> None:
+    logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True] * 5, [True, False, False, False, False], [False] * 5])
+    outputs = Outputs(logits, task="structured", mask=mask).check(3)
+    parts = Margin().score(logits.softmax(-1))
+    torch.testing.assert_close(
+        Margin().payload(outputs)["score"], torch.stack([parts[0].mean(), parts[1, 0], torch.tensor(0.0)])
+    )
+    whole = Outputs(logits[:, 0], task="structured").check(3)
+    torch.testing.assert_close(Margin().payload(whole)["score"], Margin().score(logits[:, 0].softmax(-1)))
+
+
+def test_scores_that_are_none_are_named() -> None:
+    with pytest.raises(OutputMismatch, match=r"scores of shape \(3, 1\) for a batch of 3 records; allowed: \(3,\)"):
+        Outputs(scores=SCORES[:, None]).check(3)
+    with pytest.raises(OutputMismatch, match=r"holds nothing: give it logits=\.\.\., or scores="):
+        Outputs()
+    for ask in (lambda o: o.distributions, lambda o: o.predictions, lambda o: BALD().payload_of([o, o])):
+        with pytest.raises(OutputMismatch, match=r"Outputs\(scores=\.\.\.\) without logits.*Outputs\(logits="):
+            ask(Outputs(scores=SCORES, task="structured"))
+    with pytest.raises(OutputMismatch, match=r"task='structured' means .*Outputs\(scores=\.\.\.\)"):
+        Outputs(torch.zeros(3), task="structured").check(3)
