@@ -13,7 +13,6 @@ from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 
 from al_lightning.errors import CannotWrite
 
@@ -157,6 +156,8 @@ def sync_names(folder: Path) -> None:
 
 def read_tensors(path: str | Path) -> Any:
     """What ``torch.save`` wrote, on the CPU; tensors and plain values, no pickled objects."""
+    import torch
+
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

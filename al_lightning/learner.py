@@ -31,6 +31,7 @@ from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.interrupts import stoppable
 from al_lightning.packages import check_package
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.intake import next_step
 from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
 from al_lightning.pool.votes import agreement
 from al_lightning.preflight.trying import INFER, trying
@@ -47,7 +48,7 @@ from al_lightning.settings import describe, describe_model
 from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight
-from al_lightning.steps.label import ask, corrected, mended, next_step, request, waits
+from al_lightning.steps.label import ask, corrected, mended, request, waits
 from al_lightning.steps.preflight import preflight
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import score_ahead, select

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from al_lightning.cli import paths
 from al_lightning.cli.check import BadOption, check
+from al_lightning.cli.secrets import check_config, check_options
 from al_lightning.errors import ActiveLearningError
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
@@ -49,8 +50,23 @@ def folder_name(overrides: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${folder_name:...}`` known to configuration files."""
+    """Make ``${folder_name:...}`` and ``${without_secrets:...}`` known to configuration files."""
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("without_secrets", without_secrets, replace=True)
+
+
+def without_secrets(folder: str, *, _root_: DictConfig) -> str:
+    """The folder that Hydra writes options to, once it is known that none of them is a secret.
+
+    Args:
+        folder: as the configuration has it.
+        _root_: the whole configuration, from OmegaConf.
+
+    Raises:
+        BadOption: one is.
+    """
+    check_config(OmegaConf.to_container(_root_, resolve=False))
+    return folder
 
 
 def compose_config(name: str, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -63,12 +79,16 @@ def compose_config(name: str, overrides: Sequence[str], config_dir: Path | None 
 
     Raises:
         HydraException: there is no such option.
+        BadOption: one holds a secret.
     """
     from hydra import compose, initialize_config_dir
 
+    check_options(overrides)
     more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     with initialize_config_dir(version_base="1.3", config_dir=str(paths.config_dir())):
-        return compose(name, [*overrides, *more])
+        cfg = compose(name, [*overrides, *more])
+    check_config(OmegaConf.to_container(cfg, resolve=False))
+    return cfg
 
 
 def part(cfg: DictConfig, name: str, **extra: Any) -> Any:

@@ -16,20 +16,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from al_lightning.cli.say import say, say_error
+from al_lightning.cli.say import no_collection, say, say_error
 from al_lightning.cost.prices import Prices
 from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.history import Reason
 from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
+from al_lightning.pool.intake import Intake, next_step, take_in
 from al_lightning.pool.label_cell import Language, language_of
 from al_lightning.pool.label_file import Reader
-from al_lightning.pool.label_studio import waiting_at
 from al_lightning.pool.oracle import SKIP, LabelRequest
-from al_lightning.pool.votes import Decisions, agreement, decide
+from al_lightning.pool.votes import Decisions, Statement, agreement, decide
 from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
-from al_lightning.steps.label import Intake, next_step, take_in
 from al_lightning.store import Change, Saved, Store, read_run
 
 
@@ -44,7 +43,8 @@ def people(verb: str, arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 for an error.
     """
     try:
-        VERBS[verb](Console(), arguments)
+        with no_collection():
+            VERBS[verb](Console(), arguments)
     except ActiveLearningError as error:
         say_error(error)
         return 1
@@ -99,8 +99,8 @@ class _Labelling:
 
     @property
     def decisions(self) -> Decisions:
-        log = self.saved.statements
-        return decide(log, task=self.task, annotators=self.annotators, adjudicator=self.adjudicator)
+        rules: dict[str, Any] = {"annotators": self.annotators, "adjudicator": self.adjudicator}
+        return decide(self.saved.statements, task=self.task, **rules, ids=frozenset(self.saved.open_ids))
 
     def intake(self, said: Any) -> Intake:
         return take_in(self.saved, said, self.task, self.annotators, self.adjudicator)
@@ -111,6 +111,8 @@ class _Labelling:
             return Reason("waiting", f"waiting for {n} labels; run again when they are there", {"labels": n})
         language = Language(task=self.task, classes=self.rules.get("classes"))
         if "server" in self.rules:
+            from al_lightning.pool.label_studio import waiting_at
+
             return waiting_at(
                 self.rules["server"], self.request, self.decisions, language=language, adjudicator=self.adjudicator
             )
@@ -185,10 +187,19 @@ def _next(labelling: _Labelling) -> str:
 def _in_the_files(labelling: _Labelling) -> list[tuple[str, str]]:
     """What people have typed and the run has not taken in yet."""
     try:
-        intake = labelling.intake(read_folder(labelling.queries, labelling.reader, home=labelling.folder))
+        since = _last_read(labelling.saved.statements)
+        intake = labelling.intake(read_folder(labelling.queries, labelling.reader, home=labelling.folder, since=since))
     except PoolError as error:
         return [("in the files", str(error))]
     return [] if intake.empty else [("in the files", f"{_counts(intake)}, not taken in yet")]
+
+
+def _last_read(statements: Sequence[Statement]) -> dict[str, float]:
+    """When each file was last read, at the latest; two seconds for clocks that tell whole ones."""
+    last: dict[str, str] = {}
+    for s in statements:
+        last[s.source] = max(s.at, last.get(s.source, ""))
+    return {source: datetime.fromisoformat(at).timestamp() - 2 for source, at in last.items() if at}
 
 
 def _counts(intake: Intake) -> str:

@@ -6,15 +6,17 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from al_lightning.cli.build import BadOption, be_quiet, compose_config, part, register_resolvers
-from al_lightning.cli.say import say, say_error
+from al_lightning.cli.check import BadOption
+from al_lightning.cli.say import no_collection, say, say_error
 from al_lightning.errors import ActiveLearningError
-from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.report.page import write_report
+
+if TYPE_CHECKING:
+    from al_lightning.pool.datamodule import PoolDataModule
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -26,15 +28,14 @@ def report(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0, or 1 for an error.
     """
-    from hydra.errors import HydraException
-
     console = Console()
     options = _parser().parse_args(arguments)
     out = options.out or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
     try:
-        pool = _pool(options.records, options.config_dir) if options.records else None
-        made = write_report(options.runs, out, metric=options.metric, pool=pool, show=_show(options.shape))
-    except (ActiveLearningError, HydraException) as error:
+        with no_collection():
+            pool = _pool(options.records, options.config_dir) if options.records else None
+            made = write_report(options.runs, out, metric=options.metric, pool=pool, show=_show(options.shape))
+    except ActiveLearningError as error:
         say_error(error)
         return 1
     for sentence in made.left_out:
@@ -66,9 +67,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pool(overrides: Sequence[str], config_dir: Path | None) -> PoolDataModule:
+    from hydra.errors import HydraException
+
+    from al_lightning.cli.build import be_quiet, compose_config, part, register_resolvers
+
     be_quiet()
     register_resolvers()
-    pool: PoolDataModule = part(compose_config("run", overrides, config_dir), "data")
+    try:
+        pool: PoolDataModule = part(compose_config("run", overrides, config_dir), "data")
+    except HydraException as error:
+        raise BadOption(str(error)) from error
     return pool
 
 

@@ -13,9 +13,11 @@ from rich.console import Console
 
 from al_lightning.callbacks.loggers import closing
 from al_lightning.cli.build import Parts, be_quiet, build, evaluate, register_resolvers
+from al_lightning.cli.check import BadOption
 from al_lightning.cli.paths import config_dir
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.cli.say import say_error
+from al_lightning.cli.secrets import check_options
 from al_lightning.errors import ActiveLearningError, Interrupted
 from al_lightning.interrupts import stoppable
 from al_lightning.result import Result
@@ -31,6 +33,11 @@ def run(arguments: Sequence[str]) -> int:
         Exit code. Hydra itself exits where the configuration cannot be composed.
     """
     register_resolvers()
+    try:
+        check_options(arguments)
+    except BadOption as error:
+        say_error(error)
+        return 1
     command = sys.argv
 
     def task(cfg: DictConfig) -> None:

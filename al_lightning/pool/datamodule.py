@@ -21,7 +21,7 @@ from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
 from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.place import Place, place_of
-from al_lightning.pool.state import PoolState, checked_costs
+from al_lightning.pool.state import PoolState, check_keys, checked_costs
 from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import LabelledView, for_training, loader_for_scoring
 from al_lightning.scoring.outputs import TASKS
@@ -53,7 +53,8 @@ class PoolDataModule(Delegate):
             list of rows, a SciPy sparse matrix, HDF5 or Zarr), or ``RawInputs()`` or ``Layer("name")``.
         label_costs: ``(N,)`` numbers above 0, the price of each record's label in multiples of ``Prices.label``, for
             ``PerCost`` and the bill. Validation labels cost 1 each. Default: all labels cost the same.
-        keys: one stable key per record (path, primary key); checked on resume and written into label files.
+        keys: one stable key per record (path, primary key), no two with the same text; checked on resume and written
+            into label files.
         target_key: key of the target where items are dicts.
         attach: ``(item, label) -> item`` where items are neither tuples ``(..., target)`` nor dicts with a target.
         batch_size: of the training loader; default 32, or the wrapped DataModule's.
@@ -189,6 +190,8 @@ class PoolDataModule(Delegate):
         for name, other in others.items():
             if other is not None and len(other) != size:
                 raise PoolError(f"{name} has {len(other)} records, the dataset has {size}: they must be the same ones.")
+        if self.keys is not None:
+            check_keys(self.keys)
         first = wrapped.first_of(data)
         self.items.check(first)
         ordinary = self.loader.get("collate_fn") in (None, default_collate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,13 +189,16 @@ def ties_among(
     return f". {len(ties)} are ties until {settles}: {', '.join(said)}{more}", {"ties": list(ties)}
 
 
-def read_folder(folder: Path, reader: Reader, *, home: Path | None = None) -> list[Statement]:
+def read_folder(
+    folder: Path, reader: Reader, *, home: Path | None = None, since: Mapping[str, float] | None = None
+) -> list[Statement]:
     """Every filled cell of the files in a folder of queries, round by round, the file that names nobody first.
 
     Args:
         folder: of the files.
         reader: of one file.
         home: folder that the files' names in statements are relative to, where they are inside it.
+        since: name of a file in statements -> seconds since the epoch; one that has not changed since is left out.
 
     Raises:
         BadLabelFile: a file that is not what it should be, or whose name says nothing.
@@ -217,8 +221,17 @@ def read_folder(folder: Path, reader: Reader, *, home: Path | None = None) -> li
     inside = home is not None and at.is_relative_to(home.resolve())
     for _, who, _, path in sorted(found):
         source = str((at / path.name).relative_to(home.resolve())) if inside and home else str(path)
-        said += reader.read(path, who=who, source=source)
+        if since is None or source not in since or _changed(path) > since[source]:
+            said += reader.read(path, who=who, source=source)
     return said
+
+
+def _changed(path: Path) -> float:
+    try:
+        found = path.stat()
+    except OSError:
+        return math.inf  # whoever reads it says what is wrong
+    return max(found.st_mtime, found.st_ctime)
 
 
 def repeats(share: float, n: int) -> int:

@@ -15,13 +15,14 @@ import sys
 import zlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from al_lightning.errors import PoolError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 READABLE = 64
 """Elements up to which an array is written as numbers that people can read."""
@@ -39,6 +40,8 @@ def encode(label: Any, what: str = "the label") -> str:
     Raises:
         PoolError: it holds something else, which could not be read back without executing code.
     """
+    if type(label) is int:  # most labels are, and reports write all of them
+        return repr(label)
     try:
         return json.dumps(_written(label))
     except (TypeError, ValueError, RecursionError) as error:
@@ -55,6 +58,8 @@ def decode(text: str) -> Any:
     Raises:
         ValueError: it is no such text.
     """
+    if len(text) == 1 and text in "0123456789":
+        return int(text)
     try:
         return _read(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, zlib.error) as error:
@@ -76,13 +81,34 @@ def shortened(label: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor, without loading PyTorch: where there is one, it is loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is a tensor, or an array or number of NumPy."""
+    return isinstance(value, np.ndarray | np.generic) or is_tensor(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one number, of Python or in an array."""
+    return isinstance(value, int | float) or (is_array(value) and value.shape == () and is_numeric(value))
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether an array holds numbers."""
+    return is_tensor(value) or value.dtype.kind in "biuf"
+
+
 # ---- out --------------------------------------------------------------------------------------------------------
 
 
 def _written(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return {_TYPE: "tensor", **_array_of_tensor(value.detach().cpu())}
     if isinstance(value, np.ndarray | np.generic):
         return {_TYPE: "array" if isinstance(value, np.ndarray) else "scalar", **_array(np.asarray(value))}
@@ -107,6 +133,8 @@ def _name(value: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _array_of_tensor(value: Tensor) -> dict[str, Any]:
+    import torch
+
     if value.layout is not torch.strided or value.is_quantized:
         raise TypeError(f"Object of type {value.layout} Tensor is not JSON serializable")
     flat = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
@@ -148,6 +176,8 @@ def _read(value: Any) -> Any:
 
 
 def _tensor_of(value: dict[str, Any]) -> Tensor:
+    import torch
+
     dtype = getattr(torch, value["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{value['dtype']!r} is no dtype of torch")

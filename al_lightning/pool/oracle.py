@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor
 
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
-from al_lightning.pool.label_codec import READABLE, encode, shortened
-from al_lightning.pool.targets import is_array, is_number
+from al_lightning.pool.label_codec import READABLE, encode, is_array, is_number, is_tensor, shortened
 
 if TYPE_CHECKING:
     from al_lightning.history import Reason
@@ -171,7 +169,7 @@ def _trainable(label: Any) -> bool:
 
 def _has_gaps(label: Any) -> bool:
     """Whether an array holds NaN or infinity."""
-    if isinstance(label, Tensor):
+    if is_tensor(label):
         return (label.is_floating_point() or label.is_complex()) and not bool(label.isfinite().all())
     return label.dtype.kind in "fc" and not bool(np.isfinite(label).all())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,18 @@ def checked_costs(costs: Any) -> np.ndarray:
             "Leave out of the dataset what cannot be labelled, and give a small number to what costs next to nothing."
         )
     return costs
+
+
+def check_keys(keys: Sequence[Any]) -> None:
+    """Raise PoolError, which names two ids, where two records have one key: people tell records apart by it."""
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        before = first.setdefault(str(key), i)
+        if before != i:
+            raise PoolError(
+                f"keys has {str(key)!r} for ids {before} and {i}: a key names one record, in label files and when a "
+                "run goes on. Make keys unique, for example with the folder before the file's name, or leave keys out."
+            )
 
 
 class PoolState:

@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from al_lightning.errors import PoolError
-from al_lightning.pool.label_codec import shortened
+from al_lightning.pool.label_codec import is_array, is_number, is_numeric, shortened
 
 CLASS_NUMBERS = ("multiclass", "segmentation", "tokens")
 """Tasks whose labels are class numbers, int64 whatever stands in the place of a target that nobody knows."""
-
-
-def is_array(value: Any) -> bool:
-    """Whether it is a tensor, or an array or number of NumPy."""
-    return isinstance(value, Tensor | np.ndarray | np.generic)
 
 
 def is_blank(target: Any, task: str = "") -> bool:
@@ -45,19 +40,10 @@ def is_missing(target: Any, task: str = "") -> bool:
         return len(target) > 0 and all(is_missing(part, task) for part in parts)
     classes = task in (*CLASS_NUMBERS, "binary")
     if is_array(target):
-        if 0 in target.shape or not _is_numeric(target):
+        if 0 in target.shape or not is_numeric(target):
             return False
         return bool((target != target).all() or (classes and (target < 0).all()))  # NaN is unlike itself
     return isinstance(target, int | float) and (math.isnan(target) or (classes and target < 0))
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, Tensor) or value.dtype.kind in "biuf"
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is one number, of Python or in an array."""
-    return isinstance(value, int | float) or (is_array(value) and value.shape == () and _is_numeric(value))
 
 
 def all_marks(targets: Sequence[Any]) -> bool:
@@ -167,7 +153,7 @@ def as_first(label: Any, blank: Any, task: str, *, stacked: bool = True) -> Any:
     if isinstance(blank, Tensor):
         made = torch.as_tensor(label)
         return made.long() if task in CLASS_NUMBERS else made.to(blank.dtype) if blank.is_floating_point() else made
-    if isinstance(blank, np.ndarray | np.generic) and _is_numeric(blank):
+    if isinstance(blank, np.ndarray | np.generic) and is_numeric(blank):
         return _as_first_array(np.asarray(label), blank, task)
     if task in CLASS_NUMBERS and isinstance(label, float):
         return int(label)
@@ -190,7 +176,7 @@ def _as_first_array(label: np.ndarray, blank: np.ndarray | np.generic, task: str
 def _shape(label: Any) -> tuple[int, ...] | None:
     """The shape of an array, a number, or a regular nest of lists of them; None where there is none."""
     if is_array(label):
-        return tuple(label.shape) if _is_numeric(label) else None
+        return tuple(label.shape) if is_numeric(label) else None
     if isinstance(label, list):
         shapes = set(map(_shape, label))
         inner = next(iter(shapes)) if len(shapes) == 1 else None

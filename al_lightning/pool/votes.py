@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
@@ -94,12 +94,12 @@ def news(log: Iterable[Statement], said: Iterable[Statement]) -> list[Statement]
         log: all statements so far, oldest first.
         said: everything the sources say now.
     """
-    before: dict[tuple[str, int, int], dict[str, Statement]] = {}
-    for s in log:
-        before.setdefault((s.source, s.id, s.ask), {})[s.who] = s
     now: dict[tuple[str, int, int], dict[str, Statement]] = {}
     for s in said:
         now.setdefault((s.source, s.id, s.ask), {})[s.who] = s
+    before: dict[tuple[str, int, int], dict[str, Statement]] = {}
+    for s in log if now else ():
+        before.setdefault((s.source, s.id, s.ask), {})[s.who] = s
     found: list[Statement] = []
     for place, people in now.items():
         known = {who: s for who, s in before.get(place, {}).items() if s.value is not None}
@@ -135,7 +135,14 @@ def current(log: Iterable[Statement]) -> dict[int, dict[int, dict[str, Statement
     return last
 
 
-def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudicator: str | None = None) -> Decisions:
+def decide(
+    log: Iterable[Statement],
+    *,
+    task: str,
+    annotators: int = 1,
+    adjudicator: str | None = None,
+    ids: Collection[int] | None = None,
+) -> Decisions:
     """The label of every record somebody answered.
 
     The adjudicator's word stands. Else it is what most people say (per class for multilabel; the median for
@@ -147,7 +154,10 @@ def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudica
         task: of the pool.
         annotators: how many answers a record takes, unless the adjudicator has spoken.
         adjudicator: whose word stands.
+        ids: the records to decide; default: all.
     """
+    if ids is not None:
+        log = (s for s in log if s.id in ids)
     answers: dict[int, Decision] = {}
     ties: dict[int, dict[str, Any]] = {}
     few: list[int] = []
@@ -159,6 +169,8 @@ def decide(log: Iterable[Statement], *, task: str, annotators: int = 1, adjudica
             answers[id] = Decision(value=final.value, who=final.who, source=final.source)
         elif len(people) < max(1, annotators):
             few += [id] if people else []
+        elif len(people) == 1:
+            answers[id] = Decision(value=people[0].value, who=people[0].who, source=people[0].source)
         else:
             value = _majority([s.value for s in people], task)
             if value is None:
@@ -212,6 +224,8 @@ def agreement(log: Iterable[Statement], *, task: str) -> tuple[Agreement, ...]:
     """
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for asks in current(log).values():
+        if len(asks) == 1 and len(asks.get(1, ())) == 1:
+            continue  # nobody else said anything
         first, second = (list(asks.get(ask, {}).values()) for ask in (1, 2))
         if first and second:
             pair = _text(first[-1].value), _text(second[-1].value)

@@ -23,6 +23,8 @@ _PHASE = {"train": 0, "score": 1, "validate": 6, "aborted": 4, "embed": 2, "clus
           "agree": 8, "control": 9, "lost": 10, "preflight": 11}
 # fmt: on
 _TICKS = 1500  # more marks than that are drawn as pixels
+_POINTS = 170  # height of a panel's axes
+_BARS = 200  # more than that are drawn as one area: no gap between them could be seen
 
 
 def phases_of(runs: Iterable[ReportedRun]) -> list[str]:
@@ -114,16 +116,11 @@ def bills(run: ReportedRun) -> list[Panel]:
     phases = list(run.bill.lines)
     rounds = sorted({entry.round for entry in run.saved.entries})
     unit, seconds = time_unit(run.bill.seconds)
-    stacks = {
-        name: {
-            phase: [
-                sum(getattr(e, name) for e in run.saved.entries if (e.phase, e.round) == (phase, round)) / scale
-                for round in rounds
-            ]
-            for phase in phases
-        }
-        for name, scale in (("flops", 1.0), ("seconds", seconds))
-    }
+    place = {round: i for i, round in enumerate(rounds)}
+    stacks = {name: {phase: np.zeros(len(rounds)) for phase in phases} for name in ("flops", "seconds")}
+    for entry in run.saved.entries:
+        stacks["flops"][entry.phase][place[entry.round]] += entry.flops
+        stacks["seconds"][entry.phase][place[entry.round]] += entry.seconds / seconds
     colours = [phase_colour(phase) for phase in phases]
     dearest = max(phases, key=lambda phase: run.bill.lines[phase].flops)
     panels = [
@@ -168,8 +165,12 @@ def _stacked(
     def draw(axes: Axes) -> None:
         at, bottom = np.arange(len(names)), np.zeros(len(names))
         for values, colour in zip(stacks.values(), colours, strict=True):
-            axes.bar(at, values, bottom=bottom, color=colour, width=0.8)
-            bottom = bottom + np.asarray(values, dtype=float)
+            top = bottom + np.asarray(values, dtype=float)
+            if len(names) <= _BARS:
+                axes.bar(at, top - bottom, bottom=bottom, color=colour, width=0.8)
+            else:
+                axes.fill_between(at, bottom, top, color=colour, step="mid", linewidth=0)
+            bottom = top
         every = max(1, math.ceil(len(names) / 12))
         axes.set_xticks(at[::every], [str(name) for name in names[::every]])
         axes.set_xlim(-0.6, max(len(names), 4) - 0.4)  # one bar is no wall
@@ -230,11 +231,14 @@ def picks(run: ReportedRun) -> Panel:
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        for round, ids in enumerate(queries, start=1):
-            got = [i for i in ids if i in run.labels]
-            rest = [i for i in ids if i not in run.labels]
-            for some, colour in ((got, SERIES[0]), (rest, SERIES[4])):
-                axes.vlines(some, round - 0.4, round + 0.4, color=colour, linewidth=0.8, rasterized=count > _TICKS)
+        marks = np.array([(i, round, i in run.labels) for round, ids in enumerate(queries, 1) for i in ids])
+        for labelled, colour in ((1, SERIES[0]), (0, SERIES[4])):
+            at, rounds, _ = marks[marks[:, 2] == labelled].T
+            if count <= _TICKS:
+                axes.vlines(at, rounds - 0.4, rounds + 0.4, color=colour, linewidth=0.8)
+            else:
+                height = max(1.0, 0.8 * _POINTS / len(queries))
+                axes.plot(at, rounds, "|", color=colour, markersize=height, markeredgewidth=0.8, rasterized=True)
         axes.set_xlim(-0.5, run.pool_size - 0.5)
         axes.set_ylim(len(queries) + 0.6, 0.4)
         axes.set_xlabel("id: position in the pool")

@@ -60,15 +60,21 @@ def voices(run: ReportedRun) -> Voices | None:
     decisions = decide(log, task=run.task, annotators=rules.get("annotators", 1), adjudicator=rules.get("adjudicator"))
     write = run.language.write if run.language else str
     return Voices(
-        voices=tuple(_voice(who, log) for who in sorted({s.who for s in log})),
+        voices=tuple(_voice(who, own) for who, own in sorted(_by_annotator(log).items())),
         agreement=agreement(log, task=run.task),
         ties={i: {who: write(value) for who, value in said.items()} for i, said in decisions.ties.items()},
         approvals=approvals,
     )
 
 
-def _voice(who: str, log: Sequence[Statement]) -> Voice:
-    own = [s for s in log if s.who == who]
+def _by_annotator(log: Sequence[Statement]) -> dict[str, list[Statement]]:
+    said: dict[str, list[Statement]] = {}
+    for s in log:
+        said.setdefault(s.who, []).append(s)
+    return said
+
+
+def _voice(who: str, own: Sequence[Statement]) -> Voice:
     asks = current(own)
     first, second = ([said[ask][who] for said in asks.values() if ask in said] for ask in (1, 2))
     return Voice(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from al_lightning.errors import BadLabelFile
+from al_lightning.pool.label_codec import is_tensor
 from al_lightning.pool.label_file import texts
 from al_lightning.pool.oracle import SKIP
 from al_lightning.report.runs import ReportedRun
@@ -122,6 +122,7 @@ def _text(seen: Any) -> str | None:
 
 def _picture(seen: Any) -> str | None:
     """The image among a record's parts as a PNG, scaled to its own range and to a width of 160 at most."""
+    import torch
     from matplotlib.image import imsave
 
     parts = seen.values() if isinstance(seen, Mapping) else seen if isinstance(seen, tuple | list) else [seen]
@@ -142,7 +143,7 @@ def _picture(seen: Any) -> str | None:
 
 def _pixels(part: Any) -> np.ndarray | None:
     """An image as ``(C, H, W)``, float32; None for what is none."""
-    array = part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+    array = part.detach().cpu().numpy() if is_tensor(part) else np.asarray(part)
     if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or min(array.shape) == 0:
         return None
     if array.ndim == 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from al_lightning.errors import PoolError, PoolExhausted
 from al_lightning.pool.oracle import SKIP
 from al_lightning.pool.state import PoolState
+from tests.helpers import pool_of
 
 
 @pytest.fixture
@@ -63,3 +65,9 @@ def test_draw_takes_unlabelled_records_only(state: PoolState) -> None:
 
 def test_skip_is_one_object_in_every_process() -> None:
     assert pickle.loads(pickle.dumps(SKIP)) is SKIP
+
+
+@pytest.mark.parametrize("keys", [["a"] * 60, [*range(59), "7"], [f"{i}.png" for i in (*range(59), 3)]])
+def test_two_records_of_one_key_are_refused_by_their_ids(keys: list[Any]) -> None:
+    with pytest.raises(PoolError, match=r"keys has '.*' for ids \d+ and \d+: a key names one record"):
+        pool_of(keys=keys)
