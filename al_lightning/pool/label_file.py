@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.pool.label_cell import Language, guarded, words
@@ -237,6 +237,17 @@ def safe(value: Any) -> str:
     return text if isinstance(value, int | float) else guarded(text)
 
 
+def row_writer(out: IO[str]) -> Callable[[Sequence[Any]], None]:
+    """Return what writes rows of CSV; a lone carriage return is quoted, too, which the csv module leaves as it is."""
+    plain = csv.writer(out, lineterminator="\n")
+    quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(cells: Sequence[Any]) -> None:
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+
+    return write
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One record of a query, as it is written for people."""
@@ -260,8 +271,8 @@ def as_csv(rows: Sequence[Row], *, asks: bool) -> str:
             f"columns= has a column {taken[0]!r}; {', '.join(_OWN)} have a meaning in label files: rename it."
         )
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["id", "key", *map(safe, names), *(["ask"] if asks else []), "label"])
+    write = row_writer(out)
+    write(["id", "key", *map(safe, names), *(["ask"] if asks else []), "label"])
     for row in rows:
         cells = [safe(row.columns.get(name)).replace("\0", "") for name in names]
         long = next((n for n, cell in zip(names, cells, strict=True) if len(cell) >= _LONGEST_CELL), None)
@@ -270,7 +281,7 @@ def as_csv(rows: Sequence[Row], *, asks: bool) -> str:
                 f"column {long!r} of id {row.id} has {len(str(row.columns[long])):,} characters; a cell holds "
                 f"{_LONGEST_CELL - 1:,}. Write the text to a file and give its path."
             )
-        writer.writerow([row.id, safe(row.key), *cells, *([row.ask] if asks else []), ""])
+        write([row.id, safe(row.key), *cells, *([row.ask] if asks else []), ""])
     return out.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import IO, Any
 from al_lightning.errors import ActiveLearningError, MissingExtra
 from al_lightning.pool.label_cell import Language, bare, guarded, language_of
 from al_lightning.pool.label_codec import encode, shortened
-from al_lightning.pool.label_file import safe
+from al_lightning.pool.label_file import row_writer, safe
 from al_lightning.run_lines import from_text
 from al_lightning.run_reading import checked, reading
 from al_lightning.run_schema import rows
@@ -87,10 +86,10 @@ def write_csv(labelled: Labelled, file: IO[bytes]) -> None:
         ActiveLearningError: a label that fits no cell.
     """
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    write = row_writer(out)
+    write(COLUMNS)
     for row in labelled.rows:
-        writer.writerow([safe(_cell(row[name])) if name != "label" else labelled.cell(row) for name in COLUMNS])
+        write([safe(_cell(row[name])) if name != "label" else labelled.cell(row) for name in COLUMNS])
     file.write(out.getvalue().encode())
 
 

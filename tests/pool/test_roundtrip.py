@@ -27,8 +27,8 @@ from al_lightning.store import read_run
 from tests.helpers import NAMES, blobs, fill, ids_of, learner, net, pool_of, truth
 
 WRITERS: dict[str, Callable[[Labelled, Any], None]] = {"csv": write_csv, "jsonl": write_json_lines}
-HARD = ["0", "1", "01", "1.0", "-1", "a,b", 'q"uo"te', "two\nlines", "cr\rlf\r\n.", "=cmd()", "'=x", "'", "@", "+", "É",
-        "e\u0301", "🙂", "nul", "null", "true", "nan", "\u2028", "id", "None of them"]  # fmt: skip
+HARD = ["0", "1", "01", "1.0", "-1", "a,b", 'q"uo"te', "two\nlines", "cr\rlf\r\n.", "cr\ralone", "=cmd()", "'=x",
+        "'", "@", "+", "É", "e\u0301", "🙂", "nul", "null", "true", "nan", "\u2028", "id", "None of them"]  # fmt: skip
 
 
 @st.composite

@@ -13,6 +13,7 @@ import torch
 from al_lightning import FileOracle, WarmStart
 from al_lightning.cli.main import main
 from al_lightning.store import read_run
+from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_in, ids_of, learner, net, pool_of, quiet, truth
 
 FITS = {
@@ -127,6 +128,7 @@ def test_a_folder_that_had_labels_in_the_order_of_arrival_goes_on_in_it(tmp_path
     fill(run.open, lambda i: truth(i) if i in second[3:] else None)
     run.start()
     arrived = [*first[6:], *first[:6], *reversed(second[3:])]
+    as_format(tmp_path / "run", 3)
     with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:  # as the version before left it
         db.execute("DELETE FROM meta WHERE key = 'fits'")
         db.execute("INSERT OR REPLACE INTO meta VALUES ('withdrawn', '0')")
