@@ -283,13 +283,6 @@ class Unreadable(Net):
         pass
 
 
-class Rebuilt(Net):
-    """Builds its layers anew in every setup."""
-
-    def setup(self, stage: str) -> None:
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, CLASSES))
-
-
 class Inner(L.LightningDataModule):
     """The user's own DataModule."""
 
@@ -483,7 +476,6 @@ MISTAKES = [
     Mistake("no optimizers", model(NoOptimizer), PreflightFailed, ("configure_optimizers",)),
     Mistake("no training_step", model(NoTrainingStep), PreflightFailed, ("training_step",)),
     Mistake("a state_dict with an object", model(Unreadable), UnsupportedModel, ("state_dict", "Thing")),
-    Mistake("setup builds weights anew", model(Rebuilt), UnsupportedModel, ("rebuilds", "net.0")),
     Mistake("freezing what is not there", parts(fit=WarmStart("keep", freeze=["x"])), UnsupportedModel, ("'x'",)),
     Mistake(
         "shares of epochs without a limit",
