@@ -13,12 +13,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from al_lightning.errors import PoolError
-from al_lightning.pool.label_codec import shortened
+from al_lightning.pool.label_codec import same, shortened
 from al_lightning.pool.targets import all_marks, as_first, as_like, form, is_array, is_blank, is_missing, is_number
 
 Attach = Callable[[Any, Any], Any]
 _NEUTRAL = {"multiclass": 0, "binary": 0, "regression": 0.0}
 """Labels for collate functions while nothing has been bought yet."""
+_READS = 4
 _ANOTHER = "Pass another oracle, for example FunctionOracle(lambda id: ...)."
 
 
@@ -115,10 +116,14 @@ class ItemFormat:
             data: the dataset; up to 16 of its records are read if the first one has a placeholder.
             first: its first item.
             stacked: whether PyTorch's own ``default_collate`` makes the batches.
+
+        Raises:
+            PoolError: targets differ from one read to the next.
         """
         if self.attach is not None:
             return replace(self, stacked=stacked)
         target = self.place_of_target(first)
+        self._check_steady(data, target)
         if not (is_blank(target, self.task) or all_marks([target])):
             return replace(self, like=target, stacked=stacked)
         ids = np.unique(np.linspace(0, len(data) - 1, 16).astype(int)).tolist()
@@ -126,6 +131,18 @@ class ItemFormat:
             found = [self.place_of_target(data[i]) for i in ids]
         real = [] if all_marks(found) else [t for t in found if not is_blank(t, self.task)]
         return replace(self, like=real[0] if real else None, blank=not real, stacked=stacked)
+
+    def _check_steady(self, data: Any, target: Any) -> None:
+        if is_number(target) or not (isinstance(target, Mapping | tuple | list) or is_array(target)):
+            return  # what is flipped or cropped with an image has parts
+        with isolate_rng():
+            again = [self.place_of_target(data[0]) for _ in range(_READS)]
+        if any(not _alike(target, other) for other in again):
+            raise PoolError(
+                "the dataset's targets differ from one read to the next, as where inputs and targets are flipped or "
+                "cropped together; a label is bought once, and would not fit the inputs it is trained with. Change "
+                "both where a batch has its label: in the collate function, or in on_after_batch_transfer."
+            )
 
     def attached(self, item: Any, label: Any) -> Any:
         """The item with this label, in the type of the target it replaces."""
@@ -209,3 +226,10 @@ class ItemFormat:
 def _copied(item: Mapping[Any, Any]) -> Any:
     """A copy that can be changed, of the same type where that can be."""
     return copy.copy(item) if isinstance(item, MutableMapping) else dict(item)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    try:
+        return same(a, b)
+    except PoolError:  # of a kind that is refused as a label, not here
+        return True

@@ -228,3 +228,26 @@ def test_numbers_that_mean_nothing_are_no_answers_where_every_record_has_them() 
     pool = pool_of(dataset(lambda i: -1.0 if i < 20 else i / 2))
     pool.label(IDS, DatasetOracle())  # here it is a number like any other
     assert pool.state.labels[3] == -1
+
+
+def test_targets_that_are_flipped_with_their_images_are_refused() -> None:
+    class Flipped(Records):
+        def __getitem__(self, i: int) -> Any:
+            x, mask = self.items[i]
+            turn = torch.rand(()) < 0.5
+            return (x.flip(0), mask.flip(0)) if turn else (x, mask)
+
+    data = Flipped([(X[i], (X[i] > 0).to(torch.uint8)) for i in range(24)])
+    torch.manual_seed(1)
+    with pytest.raises(PoolError, match=r"targets differ from one read to the next.*on_after_batch_transfer"):
+        pool_of(data, "segmentation")
+
+
+def test_inputs_may_differ_from_one_read_to_the_next() -> None:
+    class Noisy(Records):
+        def __getitem__(self, i: int) -> Any:
+            x, y = self.items[i]
+            return x + torch.randn_like(x), y
+
+    pool = pool_of(Noisy([(X[i], X[i] > 0) for i in range(24)]), "segmentation")
+    assert pool.label(IDS, DatasetOracle()) == len(IDS)
