@@ -216,7 +216,7 @@ def _tuple_of(value: dict[str, Any]) -> tuple[Any, ...]:
     known: Any = getattr(sys.modules.get(module), name, None)  # looked up where it is loaded already, never imported
     if isinstance(known, type) and issubclass(known, tuple) and getattr(known, "_fields", None) == fields:
         return tuple.__new__(known, items)
-    return tuple.__new__(namedtuple(name.rpartition(".")[2], fields), items)  # type: ignore[misc]
+    return tuple.__new__(namedtuple(name.rpartition(".")[2], fields), items)
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -283,7 +283,8 @@ def _generators_kept(collate: Any) -> Iterator[None]:
     restore: list[Callable[[], Any]] = []
     for held in found:
         if isinstance(held, torch.Generator | np.random.RandomState):
-            restore.append(partial(held.set_state, held.get_state()))
+            generator: Any = held
+            restore.append(partial(generator.set_state, generator.get_state()))
         elif isinstance(held, np.random.Generator):
             restore.append(partial(setattr, held.bit_generator, "state", held.bit_generator.state))
         elif isinstance(held, random.Random):
