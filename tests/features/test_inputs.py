@@ -295,7 +295,9 @@ def test_raw_inputs_that_are_no_numbers_are_refused_as_the_pool_is_made(value):
         pool_of(records(value), features=RawInputs())
 
 
-@pytest.mark.parametrize("value", [lambda x: x.astype(complex), lambda x: torch.tensor(x).to_sparse()], ids=str)
+@pytest.mark.parametrize(
+    "value", [lambda x: x.astype(complex), lambda x: torch.tensor(x).to_sparse()], ids=["complex", "sparse"]
+)
 def test_raw_inputs_that_would_be_cut_are_refused_as_the_pool_is_made(value):
     with pytest.raises(PoolError, match="the inputs"):
         pool_of(records(value), features=RawInputs())
@@ -347,7 +349,9 @@ def test_what_a_layer_gives_is_looked_at_too(factor, error, tmp_path):
         learner(tmp_path, initial=KMeans(), query=KMeans()).fit(with_layer(lambda x: x * factor), datamodule=pool)
 
 
-@pytest.mark.parametrize("shape", [lambda x: x[:, 0], lambda x: x.to(torch.bfloat16), lambda x: (x, x)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [lambda x: x[:, 0], lambda x: x.to(torch.bfloat16), lambda x: (x, x)], ids=["number", "bfloat16", "tuple"]
+)
 def test_a_layer_may_give_one_number_a_narrow_type_or_a_tuple(shape, tmp_path):
     pool = pool_of(blobs(), features=Layer("side", pretrained=True))
     result = learner(tmp_path, initial=KMeans(), query=KMeans()).fit(with_layer(shape), datamodule=pool)
