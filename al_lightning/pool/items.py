@@ -160,7 +160,7 @@ class ItemFormat:
         Raises:
             PoolError: it does not fit.
         """
-        real = self._real(own)
+        real = self.like if type(own) is Tensor and self.like is not None else self._real(own)
         if real is None:
             return as_first(label, own, self.task, stacked=self.stacked)
         return as_like(label, real)
@@ -225,7 +225,7 @@ class ItemFormat:
 
 def _copied(item: Mapping[Any, Any]) -> Any:
     """A copy that can be changed, of the same type where that can be."""
-    return copy.copy(item) if isinstance(item, MutableMapping) else dict(item)
+    return copy.copy(item) if isinstance(item, MutableMapping) and type(item) is not dict else dict(item)
 
 
 def _alike(a: Any, b: Any) -> bool:

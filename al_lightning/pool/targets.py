@@ -15,6 +15,7 @@ from al_lightning.pool.label_codec import is_array, is_number, is_numeric, short
 
 CLASS_NUMBERS = ("multiclass", "segmentation", "tokens")
 """Tasks whose labels are class numbers, int64 whatever stands in the place of a target that nobody knows."""
+_WITH_CLASSES = (*CLASS_NUMBERS, "binary")
 
 
 def is_blank(target: Any, task: str = "") -> bool:
@@ -26,6 +27,8 @@ def is_blank(target: Any, task: str = "") -> bool:
         target: what stands in the target's place.
         task: of the pool.
     """
+    if type(target) is Tensor and target.ndim == 0:  # the most common one, and asked of every record
+        return _is_no_number(target.item(), task)
     if isinstance(target, Tensor | np.ndarray) and target.ndim == 1 and len(target) == 0:
         return True  # within a dict it may well be the truth: an image without objects
     return (isinstance(target, Mapping | tuple | list) and not target) or is_missing(target, task)
@@ -38,12 +41,16 @@ def is_missing(target: Any, task: str = "") -> bool:
     if isinstance(target, Mapping | tuple | list):
         parts = target.values() if isinstance(target, Mapping) else target
         return len(target) > 0 and all(is_missing(part, task) for part in parts)
-    classes = task in (*CLASS_NUMBERS, "binary")
+    classes = task in _WITH_CLASSES
     if is_array(target):
         if 0 in target.shape or not is_numeric(target):
             return False
-        return bool((target != target).all() or (classes and (target < 0).all()))  # NaN is unlike itself
-    return isinstance(target, int | float) and (math.isnan(target) or (classes and target < 0))
+        return bool((target != target).all() or (classes and (target < 0).all()))
+    return isinstance(target, int | float) and _is_no_number(target, task)
+
+
+def _is_no_number(number: Any, task: str) -> bool:
+    return bool(number != number or (task in _WITH_CLASSES and number < 0))  # NaN is unlike itself
 
 
 def all_marks(targets: Sequence[Any]) -> bool:
@@ -57,6 +64,8 @@ def as_like(label: Any, like: Any) -> Any:
     Raises:
         PoolError: a number that the target's dtype would cut, or something that is no number.
     """
+    if type(label) is int and type(like) is Tensor and like.ndim == 0:
+        return torch.as_tensor(label, dtype=like.dtype)
     if is_array(like):
         return _as_array(label, like)
     if isinstance(like, Mapping) and isinstance(label, Mapping):
