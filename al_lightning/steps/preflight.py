@@ -22,7 +22,7 @@ from torch import nn
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.durable import read_tensors
-from al_lightning.errors import BadScores, PreflightFailed
+from al_lightning.errors import ActiveLearningError, BadScores, PreflightFailed
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
 from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
@@ -49,6 +49,8 @@ from al_lightning.steps.fit import Outcome, run_fit
 if TYPE_CHECKING:
     from al_lightning.learner import ActiveLearner
 
+_FEW = 2
+"""Records of a batch where every batch counts: a rho that is kept has to pay for them."""
 _PASSES = 2
 """Answers that are drawn of a model that is asked several times: enough to see whether it can be."""
 _AS_TRAINER = "Trainer.fit fails on these records in the same way."
@@ -71,7 +73,9 @@ def preflight(run: Run, learner: ActiveLearner) -> None:
     """
     folder = run.place(SCRATCH) / "preflight"
     began = run.energy.reading()
-    with Stopwatch.running() as watch, _silence(), untouched(run.pool):
+    modules = [m for model in {run.model, run.target} for m in model.modules()]
+    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
+    with Stopwatch.running() as watch, _silence(), untouched(run.pool, [*modules, *callbacks]):
         try:
             rehearsal = _Rehearsal(run, learner, folder)
             rehearsal.walk()
@@ -126,9 +130,22 @@ class _Rehearsal:
         self._monitors = monitors_of(own)
         self._has_helpers = bool(BeforeSteps.of(own.callbacks))  # type: ignore[attr-defined]
         self._meter = FlopMeter()
+        self._most: int | None = None  # records that are asked about at a time
 
     def walk(self) -> None:
         """Go every way that the configured parts will need."""
+        pool, state = self._run.pool, self._run.pool.state
+        whole = pool.batch_size, pool.eval_batch_size
+        if getattr(self._learner.policy, "rho", None) is not None:
+            pool.batch_size = pool.eval_batch_size = self._most = _FEW
+            try:
+                self._walk()
+                return
+            except ActiveLearningError:  # there are losses that need more records at once
+                (pool.batch_size, pool.eval_batch_size), self._most, pool.state = whole, None, state
+        self._walk()
+
+    def _walk(self) -> None:
         run, learner = self._run, self._learner
         few = min(self._first, (run.pool.batch_size or 1) * run.ranks.world)
         labelled = spread(run.pool.size, few)
@@ -187,7 +204,8 @@ class _Rehearsal:
             own = [(final, first)] if final is not None and (not rounds or self._run.proxy is None) else []
         made = [(replace(plan, cached=False), before) for plan, before in [*made, *own]]
         shapes = {
-            str(describe(replace(plan, epochs=None, final=False))): (plan, before) for plan, before in reversed(made)
+            str(describe(replace(plan, epochs=None, final=False, average=float(plan.average > 0)))): (plan, before)
+            for plan, before in reversed(made)
         }
         return list(reversed(shapes.values()))
 
@@ -311,16 +329,17 @@ class _Rehearsal:
     def _ask(
         self, trainer: L.Trainer, actor: L.LightningModule, ids: np.ndarray, question: Question
     ) -> dict[str, np.ndarray]:
+        some = ids[: self._most]
         with trying(f"asking {type(actor).__name__} about records", INFER), question.on(unwrapped(actor)) as payload:
             arrays, flops, _, _ = run_inference(
-                trainer, actor, self._run.pool, ids, payload, self._meter, question.samples
+                trainer, actor, self._run.pool, some, payload, self._meter, question.samples
             )
-        self.records, self.flops = self.records + len(ids), self.flops + flops
+        self.records, self.flops = self.records + len(some), self.flops + flops
         for name, values in arrays.items():
-            bad = ~np.isfinite(values).reshape(len(ids), -1).all(axis=1)
+            bad = ~np.isfinite(values).reshape(len(some), -1).all(axis=1)
             if bad.any():
-                raise BadScores(ids[bad], name)
-        return arrays
+                raise BadScores(some[bad], name)
+        return {name: np.resize(values, (len(ids), *values.shape[1:])) for name, values in arrays.items()}
 
     def _pick(
         self, strategy: Strategy, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], size: int

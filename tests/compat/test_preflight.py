@@ -419,3 +419,46 @@ def test_without_a_seed_a_run_draws_one_and_keeps_it(tmp_path: Path) -> None:
     assert whole[:12] == first
     assert len(whole) == 24
     assert go("b")[:12] != first
+
+
+class Counted(Net):
+    """Counts in its class, as people do who build a module more than once."""
+
+    seen, sizes = 0, set[int]()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        Counted.seen += len(batch[0])
+        Counted.sizes.add(len(batch[0]))
+        return super().training_step(batch, batch_idx)
+
+
+def test_what_classes_count_is_what_the_run_trained_on(tmp_path: Path) -> None:
+    Counted.seen, Counted.sizes = 0, set()
+    sizes = Counted.sizes
+    result = learner(tmp_path).fit(Counted(), datamodule=pool_of())
+    assert Counted.seen == result.bill.records_trained == 2 * (12 + 18 + 24)
+    assert Counted.sizes is sizes
+    assert sizes == {8, 4, 2}
+
+
+def test_a_rho_that_is_kept_pays_for_a_few_records(tmp_path: Path) -> None:
+    kept = WarmStart("keep", final="previous", final_epochs=0.25, rho=4.0)
+    few = learner(tmp_path / "few", fit=kept).fit(net(), datamodule=pool_of()).bill.lines["preflight"]
+    whole = learner(tmp_path / "whole").fit(net(), datamodule=pool_of()).bill.lines["preflight"]
+    assert few.records < whole.records / 2
+
+
+class NeedsFour(Net):
+    """Compares records of a batch with each other."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if len(batch[0]) < 4:
+            raise ValueError("a batch of four, at least")
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_loss_that_needs_more_records_is_tried_on_a_whole_batch(tmp_path: Path) -> None:
+    kept = WarmStart("keep", final="previous", final_epochs=0.25, rho=6.0)
+    sizes = Listed([16, 8, 8])
+    result = learner(tmp_path, fit=kept, round_size=sizes).fit(NeedsFour(), datamodule=pool_of())
+    assert len(result.labelled) == 32
