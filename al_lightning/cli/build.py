@@ -25,6 +25,8 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.rounds import fresh_trainer
 
 _LONGEST_NAME = 120
+_ROUNDS, _LEAST_ROUND = 7, 20
+"""Rounds of the presets, as they were measured from 400 labels on; labels of a round, at least."""
 _LEAST = {"labels": 1, "seed": 0, "stop_set": 0, "threads": 1}
 
 
@@ -49,8 +51,15 @@ def folder_name(overrides: str) -> str:
     return name or "default"
 
 
+def rounds_of(labels: Any) -> int:
+    """Rounds that labels are spread over: each costs a fit, a validation and a scoring, however few labels it has."""
+    most = labels // _LEAST_ROUND if isinstance(labels, int) else _ROUNDS
+    return max(1, min(_ROUNDS, most))
+
+
 def register_resolvers() -> None:
-    """Make ``${folder_name:...}`` and ``${without_secrets:...}`` known to configuration files."""
+    """Make ``${folder_name:...}``, ``${rounds_of:...}`` and ``${without_secrets:...}`` known to configuration files."""
+    OmegaConf.register_new_resolver("rounds_of", rounds_of, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("without_secrets", without_secrets, replace=True)
 
