@@ -1,7 +1,7 @@
 """Kills a run that people answer, everywhere, and cuts its power; the same command goes on, and nothing is lost.
 
     OMP_NUM_THREADS=1 python -m benchmarks.crash          # all of it; what is done already is not done again
-    OMP_NUM_THREADS=1 python -m benchmarks.crash --only fits    # or kinds: that part of the results, the others kept
+    OMP_NUM_THREADS=1 python -m benchmarks.crash --only fits    # that part alone; the others' rows are kept
 
 A small real run: a pretrained layer embeds the pool, clusters choose the candidates, a module is fitted from warm
 weights, queries go out as files after approval, answers come back through the files and through ``al-lightning label``.
@@ -35,7 +35,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial, wraps
@@ -58,9 +57,9 @@ from al_lightning import (
     PoolDataModule,
     Representatives,
     WarmStart,
+    run_files,
 )
 from al_lightning import learner as learner_module
-from al_lightning import run as run_module
 from al_lightning.callbacks import meter
 from al_lightning.cli import people as people_module
 from al_lightning.cli.problems import Classifier
@@ -80,6 +79,15 @@ from benchmarks.syscalls import Call, check_platform, forked, traced
 KILLS, MOST, MANY = 300, 4, 1000
 """Random kills of this run, up to so many times more where a phase has not been hit; and of all kinds of run."""
 RECORDS, CLASSES, SIZES, EPOCHS = 60, ["cat", "dog", "owl"], [6, 6, 6], 2
+PARTS = {
+    "random": "random_kills",
+    "planted": "planted_points",
+    "power": "power_cuts",
+    "fits": "fits_killed",
+    "kinds": "runs_of_other_kinds",
+}
+"""Parts of the results, and what their points are."""
+_COUNTS = ("points", "survived", "identical", "lost", "twice")
 Row = dict[str, Any]
 Start = Callable[[str, Callable[[], None]], int]
 """Name of a command, and the command -> wait status of the process that did it."""
@@ -218,7 +226,7 @@ _WHERE: list[tuple[Any, str, str]] = [
     (learner_module, "select", "query"),
     (label_module, "take_in", "label import"),
     (people_module, "take_in", "label import"),
-    (run_module, "write_aside", "file"),
+    (run_files, "write_aside", "file"),
     (file_oracle, "write_aside", "file"),
     (Store, "commit", "store write"),
     (Store, "note", "store write"),
@@ -396,18 +404,16 @@ def within_fits(done: Done, every: int = 1) -> list[Row]:
     return [done(key, make) for key, make in points[::every]]
 
 
-def _of_fits(killed: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows and claims of that part."""
-    rows = _summary(killed, "fit", "when")
+def _of_fits(killed: list[Row]) -> list[Row]:
+    rows = _summary("fits", killed, "fit", "when")
     for row in rows:
-        lost = [k.get("epochs_lost", 0) for k in killed if (k.get("fit"), k.get("when")) == (row["fit"], row["when"])]
-        row["epochs_lost_max"] = max(lost, default=0)
-    claims = [
-        claim("fits_killed", len(killed), ">=", 1),
-        claim("fits_gone_on", sum(row["survived"] for row in killed), "==", len(killed)),
-        claim("epochs_lost_max", max(row.get("epochs_lost", EPOCHS) for row in killed), "<=", 1),
-    ]
-    return [{"part": "fits", **row} for row in rows], claims
+        lost = [
+            k.get("epochs_lost", EPOCHS)
+            for k in killed
+            if (k.get("fit", "?"), k.get("when", "?")) == (row["fit"], row["when"])
+        ]
+        row["epochs_lost_max"] = max(lost)
+    return rows
 
 
 # ---- kills in runs of other kinds ------------------------------------------------------------------------------------
@@ -427,31 +433,11 @@ def other_kinds(done: Done, every: int = 1) -> list[Row]:
     return rows
 
 
-def _of_kinds(killed: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows and claims of that part."""
-    rows = _summary(killed, "kind")
+def _of_kinds(killed: list[Row]) -> list[Row]:
+    rows = _summary("kinds", killed, "kind")
     for row in rows:
         row["kills"] = sum(k.get("kills", 0) for k in killed if k["kind"] == row["kind"])
-    kills = sum(row["kills"] for row in rows)
-    claims = [
-        claim("kinds_killed", len(rows), "==", len(crash_parts.PARTS)),
-        claim("kinds_kills", kills, ">=", sum(part.kills for part in crash_parts.PARTS.values())),
-        claim("kinds_survived", sum(row["survived"] for row in killed), "==", len(killed)),
-    ]
-    return [{"part": "kinds", **row} for row in rows], claims
-
-
-# ---- a part of the results alone -------------------------------------------------------------------------------------
-
-
-def report_part(part: str, rows: list[Row], claims: list[Row]) -> int:
-    """Write this part into the results there are."""
-    there = json.loads((RESULTS / "crash.json").read_text())
-    own = {one["name"] for one in claims}
-    kept = [row for row in there["rows"] if row["part"] != part]
-    others = [one for one in there["claims"] if one["name"] not in own]
-    print(write_results("crash", "python -m benchmarks.crash", [*kept, *rows], [*others, *claims]), file=sys.stderr)
-    return _said(claims)
+    return rows
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------
@@ -512,23 +498,24 @@ def _enough(killed: list[Row], kills: int) -> bool:
     return len(phases) >= kills and (len(set(phases)) == len(_PHASES) or len(phases) >= MOST * kills)
 
 
-def _summary(rows: list[Row], *names: str) -> list[Row]:
-    counts = Counter(tuple(row.get(name, "?") for name in names) for row in rows)
-    good = Counter(tuple(row.get(name, "?") for name in names) for row in rows if row["survived"])
-    return [
-        {**dict(zip(names, key, strict=True)), "points": n, "survived": good[key]} for key, n in sorted(counts.items())
-    ]
+def _summary(part: str, rows: list[Row], *names: str) -> list[Row]:
+    """Rows of the results, one for each of what these names say: how many, and what came of them."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row.get(name, "?") for name in names)
+        counts = found.setdefault(
+            key, {"part": part, **dict(zip(names, key, strict=True)), **dict.fromkeys(_COUNTS, 0)}
+        )
+        for name, value in zip(_COUNTS, (1, *(row[name] for name in _COUNTS[1:])), strict=True):
+            counts[name] += value
+    return [found[key] for key in sorted(found, key=str)]
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="of the planted points and power cuts; writes nothing")
-    parser.add_argument(
-        "--only",
-        choices=("random", "planted", "power", "fits", "kinds"),
-        help="a part; fits and kinds write their results",
-    )
+    parser.add_argument("--only", choices=PARTS, help="this part; the others' rows stay as they are")
     options = parser.parse_args()
     every, only = options.every, options.only
     check_platform()
@@ -536,64 +523,83 @@ def main() -> int:
     note_phases()
     meter.NOTE_SECONDS = 0.0  # every batch is noted, as it would be in fits that take longer
     done = Done(UNFINISHED / f"crash{f'-{every}' if every > 1 else ''}.jsonl")
-    fits = within_fits(done, every) if only in (None, "fits") else []
-    kinds = other_kinds(done, every) if only in (None, "kinds") else []
-    if only in ("fits", "kinds"):
-        made = _of_fits(fits) if only == "fits" else _of_kinds(kinds)
-        return report_part(only, *made) if every == 1 else 0
+    made: dict[str, list[Row]] = {}
+    if only in (None, "fits"):
+        made["fits"] = _of_fits(within_fits(done, every))
+    if only in (None, "kinds"):
+        made["kinds"] = _of_kinds(other_kinds(done, every))
+    if only not in ("fits", "kinds"):
+        made |= everywhere(done, every, only)
+    return report(made, write=every == 1)
+
+
+def everywhere(done: Done, every: int, only: str | None) -> dict[str, list[Row]]:
+    """The parts that one and the same run is stopped in."""
+    made: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as folder:
         recorder, whole, seconds = _record(Path(folder))
         points = [(k, n, False) for k, calls in enumerate(recorder.calls) for n in range(len(calls))]
         points += [(k, len(calls) - 1, True) for k, calls in enumerate(recorder.calls)]
         print(f"{seconds:.1f} s a run, {len(recorder.calls)} commands, {len(points)} points", file=sys.stderr)
-        killed, seed = list[Row](), 0
-        while only in (None, "random") and not _enough(killed, KILLS // every):
-            killed.append(done(f"random {seed}", partial(at_random, whole, seconds, seed)))
-            seed += 1
-        hit = [
-            done(f"planted {k} {n} {after}", partial(planted, recorder, whole, k, n, after))
-            for k, n, after in points[::every]
-            if only in (None, "planted")
-        ]
-        states = list(cuts(recorder, random.Random(0)))[::every]
-        cut = [
-            done(f"power {i} {k} {kind}", partial(power, recorder, whole, k, kind, tree))
-            for i, (k, kind, tree) in enumerate(states)
-            if only in (None, "power")
-        ]
-    return report(killed, hit, cut, fits, kinds, write=every == 1) if only is None else 0
+        if only in (None, "random"):
+            killed, seed = list[Row](), 0
+            while not _enough(killed, KILLS // every):
+                killed.append(done(f"random {seed}", partial(at_random, whole, seconds, seed)))
+                seed += 1
+            made["random"] = _summary("random", list(_phases_of(killed)), "phase")
+        if only in (None, "planted"):
+            hit = [
+                done(f"planted {k} {n} {after}", partial(planted, recorder, whole, k, n, after))
+                for k, n, after in points[::every]
+            ]
+            made["planted"] = _summary("planted", hit, "command", "call", "file", "when")
+        if only in (None, "power"):
+            cut = [
+                done(f"power {i} {k} {kind}", partial(power, recorder, whole, k, kind, tree))
+                for i, (k, kind, tree) in enumerate(list(cuts(recorder, random.Random(0)))[::every])
+            ]
+            made["power"] = _summary("power", cut, "command", "kind")
+    return made
 
 
-def report(killed: list[Row], hit: list[Row], cut: list[Row], fits: list[Row], kinds: list[Row], *, write: bool) -> int:
-    """Write the results, and say whether everything held."""
-    every = [*killed, *hit, *cut, *fits, *kinds]
-    of_fits, claims_of_fits = _of_fits(fits)
-    of_kinds, claims_of_kinds = _of_kinds(kinds)
-    phases = [{"part": "random", "phase": phase, "survived": row["survived"]}
-              for row in killed for phase in row.get("phases", [])]  # fmt: skip
-    rows = [
-        *({"part": "random", **row} for row in _summary(phases, "phase")),
-        *({"part": "planted", **row} for row in _summary(hit, "command", "call", "file", "when")),
-        *({"part": "power", **row} for row in _summary(cut, "command", "kind")),
-        *of_fits,
-        *of_kinds,
-    ]
-    claims = [
-        claim("kills", len(phases) + sum(row["kills"] for row in of_kinds), ">=", MANY),
-        claim("labels_lost", sum(row["lost"] for row in every), "==", 0),
-        claim("duplicate_queries", sum(row["twice"] for row in every), "==", 0),
-        claim("identical_share", sum(row["identical"] for row in every) / len(every), "==", 1),
-        claim("phases_killed", len({row["phase"] for row in phases}), "==", len(_PHASES)),
-        claim("planted_points", len(hit), ">=", 1),
-        claim("planted_points_survived", sum(row["survived"] for row in hit), "==", len(hit)),
-        claim("power_cuts", len(cut), ">=", 1),
-        claim("power_cuts_survived", sum(row["survived"] for row in cut), "==", len(cut)),
-        *claims_of_fits,
-        *claims_of_kinds,
-    ]
+def _phases_of(killed: list[Row]) -> Iterator[Row]:
+    """A row a kill; what was lost is on the first of a run."""
+    for row in killed:
+        for i, phase in enumerate(row.get("phases", ["?"])):
+            yield {**row, "phase": phase, **({} if i == 0 else {"lost": 0, "twice": 0})}
+
+
+def report(made: dict[str, list[Row]], *, write: bool) -> int:
+    """Put these parts in the place of those in the results, and say whether everything held."""
+    path = RESULTS / "crash.json"
+    there = json.loads(path.read_text())["rows"] if path.exists() else []
+    of = {part: made.get(part) or [row for row in there if row["part"] == part] for part in PARTS}
+    claims = claims_of(of if write else {part: made.get(part, []) for part in PARTS})
     if write:
-        print(write_results("crash", "python -m benchmarks.crash", rows, claims), file=sys.stderr)
+        rows = [row for part in PARTS for row in of[part]]
+        print(write_results("crash", "OMP_NUM_THREADS=1 python -m benchmarks.crash", rows, claims), file=sys.stderr)
     return _said(claims)
+
+
+def claims_of(of: dict[str, list[Row]]) -> list[Row]:
+    """Claims on the rows of all parts."""
+
+    def total(name: str, *parts: str) -> int:
+        return sum(row.get(name, 0) for part in parts or PARTS for row in of[part])
+
+    kills = total("points", "random") + total("kills", "kinds")
+    claims = [
+        claim("kills", kills, ">=", MANY),
+        claim("labels_lost", total("lost"), "==", 0),
+        claim("duplicate_queries", total("twice"), "==", 0),
+        claim("identical_share", total("identical") / max(1, total("points")), "==", 1),
+        claim("phases_killed", len(of["random"]), "==", len(_PHASES)),
+        claim("epochs_lost_max", max((row["epochs_lost_max"] for row in of["fits"]), default=EPOCHS), "<=", 1),
+    ]
+    for part, name in PARTS.items():
+        points = total("points", part)
+        claims += [claim(name, points, ">=", 1), claim(f"{name}_survived", total("survived", part), "==", points)]
+    return claims
 
 
 def _said(claims: list[Row]) -> int:
