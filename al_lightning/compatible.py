@@ -98,8 +98,8 @@ def _check_proxy(learner: ActiveLearner) -> None:
 
 def _compares(learner: ActiveLearner) -> str | None:
     """A part that compares records by features, if there is one."""
-    parts = [learner.query, learner.initial]
-    by_features = [part for part in parts if "features" in part.requires]
+    strategies = (learner.query, learner.initial)
+    by_features: list[Any] = [part for part in strategies if "features" in part.requires]
     by_features += [learner.candidates] if learner.candidates.uses_features else []
     coverage = needed_by(learner.stop).get("coverage")
     return coverage or next((type(part).__name__ for part in by_features), None)

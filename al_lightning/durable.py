@@ -154,7 +154,7 @@ def sync_names(folder: Path) -> None:
         os.close(opened)
 
 
-def read_tensors(path: str | Path) -> Any:
+def read_tensors(path: str | Path | IO[bytes]) -> Any:
     """What ``torch.save`` wrote, on the CPU; tensors and plain values, no pickled objects."""
     import torch
 

@@ -243,8 +243,8 @@ def silent_trainer(
             callback.dirpath = None
     silent.callbacks = [*(BeforeSteps.of(callbacks) if helped else ()), *own]  # type: ignore[attr-defined]
     silent.loggers = [_Nobody(folder)] if silent.loggers else []
-    silent.profiler = PassThroughProfiler()
-    silent._default_root_dir = str(folder)
+    silent.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
+    silent._default_root_dir = str(folder)  # type: ignore[attr-defined]
     silent.num_sanity_val_steps, silent.limit_val_batches = 0, 1 if silent.limit_val_batches else 0
     if silent.check_val_every_n_epoch is not None:
         silent.check_val_every_n_epoch = 1

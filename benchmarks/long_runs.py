@@ -73,7 +73,7 @@ def long_run(folder: Path, rounds: int, per_round: int = PER_ROUND) -> Path:
             if round > rounds:
                 break
             commit("train", round, **_answers(asked, round, saved.answers))
-            work, reasons = (_work("train", round, 10_000), _work("validate", round, 500)), ()
+            work, reasons = (_work("train", round, 10_000), _work("validate", round, 500)), tuple[Reason, ...]()
             if round % 100 == 0:
                 reasons = (Reason("plateau", "nothing gained", {"round": round}),)
             record = _record(round, per_round)

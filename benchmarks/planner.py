@@ -130,10 +130,10 @@ class Timed(FlopMeter):
     taken: ClassVar[dict[str, list[float]]] = {}
     _began = 0.0
 
-    def start(self, kind: Any) -> None:
+    def start(self, kind: Any, *, uncompiled: bool = False) -> None:
         self._began = time.perf_counter()
         self._counted = kind not in self.per_record
-        super().start(kind)
+        super().start(kind, uncompiled=uncompiled)
 
     def stop(self, kind: Any, records: int) -> None:
         super().stop(kind, records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -106,8 +106,8 @@ class Activations:
             Where its FLOPs are measured: such a pass is another kind than one through the whole model.
         """
         kind, flops = f"forward, cached {self.part}", self._run.flops
-        known, unknown = ({"forward": of[kind]} if kind in of else {} for of in (flops.per_record, flops.unknown))
-        meter = FlopMeter(known, unknown)
+        known: dict[Hashable, float] = {"forward": flops.per_record[kind]} if kind in flops.per_record else {}
+        meter = FlopMeter(known, {"forward": flops.unknown[kind]} if kind in flops.unknown else {})
         with self.serving(ids, steps=False):
             yield meter
         if "forward" in meter.per_record:

@@ -68,7 +68,7 @@ def labelled_rows(folder: Path) -> Labelled:
         meta = {key: json.loads(value) for key, value in rows(db, "meta", folder)}
         picked = {id: (round, score) for round, _, id, score, _ in rows(db, "query", folder)}
         labels = [(id, value) for _, id, value, skipped in rows(db, "label", folder) if not skipped]
-        keys = dict(rows(db, "record_key", folder))
+        keys: dict[int, str] = dict(rows(db, "record_key", folder))
         said = {id: (at, who, source) for _, id, at, who, source, *_ in rows(db, "audit", folder)}
     found = []
     for id, value in labels:

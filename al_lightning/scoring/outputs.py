@@ -67,7 +67,8 @@ class Outputs:
     scores: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.logits is None:
+        given: Tensor | None = self.logits
+        if given is None:
             if self.scores is None:
                 raise OutputMismatch("Outputs() holds nothing: give it logits=..., or scores=..., one per record.")
             object.__setattr__(self, "logits", self.scores.new_zeros(len(self.scores), 0))

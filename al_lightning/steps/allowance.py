@@ -100,7 +100,7 @@ class Allowance:
         policy, validation = self._policy(run), run.validation
         if policy is None or policy.rho is None or run.bill.rho is None:
             return plan
-        new = new_labels(run)
+        new, most = new_labels(run), policy.rho + 1e-9
         options = [plan, *self._shorter(plan, policy)]
         if validation is not None:
             once = [replace(p, val_batches=ALL) for p in options]
@@ -109,7 +109,7 @@ class Allowance:
 
         def fits(plan: FitPlan) -> bool:
             rho = self.foresight.bill_after_final(run, plan, new=new).rho
-            return rho is None or rho <= policy.rho + 1e-9
+            return rho is None or rho <= most
 
         found = next((option for option in options if fits(option)), options[-1])
         return found if found.val_batches is None or validation is None else self._said(run, found, validation)
@@ -127,7 +127,8 @@ class Allowance:
 
     def _at_end(self, run: Run, policy: WarmStart, val_batches: int | None, forward: float) -> Bill | None:
         """The bill at the end of the run, with the shortest final fit; None where no end is in sight."""
-        history, measured, reference = run.history, replace(run.measured, cautious=False), run.reference
+        history, measured = run.history, replace(run.measured, cautious=False)
+        reference: Callable[[int], Line | None] = run.reference
         if not run.saved.rounds:
             history, measured, reference = self._unmeasured(run, forward)
         course = self.foresight.course(_Shortest(policy, val_batches), self.size)
@@ -152,7 +153,7 @@ class Allowance:
 
         def reference(labels: int) -> Line | None:
             records = run.recipe(labels)
-            return records and Line(records=records, flops=records * train, seconds=float(records))
+            return Line(records=records, flops=records * train, seconds=float(records)) if records else None
 
         bill = run.bill if "train" in flops else Bill(prices=run.prices)
         return replace(run.history, bill=bill), replace(measured, validation=run.validation), reference
