@@ -39,6 +39,14 @@ def _of(rule: Any) -> Any:
     return getattr(rule, "monitor", None)
 
 
+def logs(callback: Callback) -> bool:
+    """Whether code of a callback's own may log something, which a rehearsal that leaves it out does not see."""
+    classes = [cls for cls in type(callback).__mro__ if not cls.__module__.startswith(("lightning.", "al_lightning."))]
+    values = [value for owner in (*classes, callback) for value in vars(owner).values()]
+    codes = [code for value in values if (code := getattr(value, "__code__", None)) is not None]
+    return any({"log", "log_dict", "callback_metrics"} & set(code.co_names) for code in codes)
+
+
 def check_monitors(monitors: Monitors, logged: Iterable[str]) -> None:
     """Raise UnknownMonitor, which names what there is, for the first that is not logged."""
     names = set(logged)

@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -15,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.preflight.collected import attributes, collected_by
 
 _DEEP = 3
 """How many objects deep random generators are looked for."""
 _MANY = 1000
 """A container of more is data, in which no generators are looked for."""
-_LIBRARIES = ("torch", "lightning", "al_lightning", "numpy", "builtins", "abc", "typing", "collections")
-"""Whose classes hold no data of the user's."""
 _LEAVES = (str, bytes, int, float, bool, Tensor, np.ndarray, np.generic, type, nn.Module)
 
 
@@ -78,50 +76,6 @@ def _global_generators() -> Callable[[], None]:
     return restore
 
 
-def _of_classes(things: Iterable[Any]) -> Iterator[Callable[[], None]]:
-    """How to give the user's classes the data they hold now: counters and lists that all their objects share."""
-    classes = {cls for thing in things for cls in type(thing).__mro__ if not cls.__module__.startswith(_LIBRARIES)}
-    for cls in classes:
-        data = {name: value for name, value in vars(cls).items() if not name.startswith("__") and _is_data(value)}
-        yield partial(_put_data, cls, data, [(v, v.copy()) for v in data.values() if isinstance(v, list | dict | set)])
-
-
-def _is_data(value: Any) -> bool:
-    return not (callable(value) or hasattr(type(value), "__get__"))
-
-
-def _put_data(cls: type, data: Mapping[str, Any], contents: list[tuple[Any, Any]]) -> None:
-    for name in [name for name, value in vars(cls).items() if not name.startswith("__") and _is_data(value)]:
-        if name not in data:
-            delattr(cls, name)
-    for name, value in data.items():
-        if vars(cls).get(name) is not value:
-            setattr(cls, name, value)
-    for live, before in contents:
-        _refill(live, before)
-
-
-def _refill(live: Any, before: Any) -> None:
-    if live != before:
-        live.clear()
-        live.extend(before) if isinstance(live, list) else live.update(before)
-
-
-def _attributes(owner: Any) -> Callable[[], None]:
-    """How to give an object the attributes it has now, and its lists, dicts and sets what they hold now."""
-    values = dict(vars(owner))
-    contents = [(value, value.copy()) for value in values.values() if isinstance(value, list | dict | set)]
-
-    def restore() -> None:
-        vars(owner).clear()
-        vars(owner).update(values)
-        for live, before in contents:
-            live.clear()
-            live.extend(before) if isinstance(live, list) else live.update(before)
-
-    return restore
-
-
 def _tensors(model: nn.Module) -> Callable[[], None]:
     """How to give all tensors of a module the values they have now."""
     named = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
@@ -140,15 +94,15 @@ def _tensors(model: nn.Module) -> Callable[[], None]:
 
 @contextmanager
 def untouched(pool: PoolDataModule, others: Iterable[Any]) -> Iterator[None]:
-    """Leave the pool, the user's DataModule, data of the user's classes and every random generator as they are.
+    """Leave the pool, the user's DataModule, what the user's code collects and every random generator as they are.
 
     Args:
         pool: whose attributes stay.
-        others: objects of the user's; what their classes hold stays.
+        others: objects of the user's whose code runs meanwhile.
     """
-    restore = [_attributes(pool), *_of_classes([*others, *pool.datasets])]
+    restore = [attributes(pool), *collected_by([*others, pool.inner, *pool.datasets, *pool.loader.values()])]
     if pool.inner is not None:
-        restore.append(_attributes(pool.inner))
+        restore.append(attributes(pool.inner))
     restore += [_restoring(generator) for generator in generators_in([pool, *pool.datasets])]
     restore += [_global_generators()]
     try:
@@ -171,7 +125,7 @@ def stand_in(model: L.LightningModule, shared: Iterable[Any]) -> Iterator[L.Ligh
         yield copied
         return
     own = generators_in(list(vars(module).values()) for module in model.modules())
-    restore = [*(_attributes(module) for module in model.modules()), _tensors(model), *map(_restoring, own)]
+    restore = [*(attributes(module) for module in model.modules()), _tensors(model), *map(_restoring, own)]
     try:
         yield model
     finally:

@@ -31,7 +31,7 @@ from al_lightning.history import History, RoundRecord
 from al_lightning.pool.state import PoolState
 from al_lightning.pool.view import PoolView
 from al_lightning.preflight.labels import labels_of
-from al_lightning.preflight.monitors import OneBatch, check_monitors, monitors_of, monitors_of_rules
+from al_lightning.preflight.monitors import Monitors, OneBatch, check_monitors, logs, monitors_of, monitors_of_rules
 from al_lightning.preflight.small_pool import RECORDS, SmallPool, spread
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.preflight.untouched import stand_in, untouched
@@ -75,7 +75,8 @@ def preflight(run: Run, learner: ActiveLearner) -> None:
     began = run.energy.reading()
     modules = [m for model in {run.model, run.target} for m in model.modules()]
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
-    with Stopwatch.running() as watch, _silence(), untouched(run.pool, [*modules, *callbacks]):
+    parts = [learner.query, learner.candidates, learner.initial, learner.policy, learner.round_size]
+    with Stopwatch.running() as watch, _silence(), untouched(run.pool, [*modules, *callbacks, *parts]):
         try:
             rehearsal = _Rehearsal(run, learner, folder)
             rehearsal.walk()
@@ -128,6 +129,7 @@ class _Rehearsal:
         self._first = max(1, min(learner.round_size(replace(history, rounds=(), round=0)), size))
         own = fresh_trainer(run.source, model=run.model, datamodule=run.pool, rehearsal=True)
         self._monitors = monitors_of(own)
+        self._all_logs = not any(map(logs, own.callbacks))  # type: ignore[attr-defined]
         self._has_helpers = bool(BeforeSteps.of(own.callbacks))  # type: ignore[attr-defined]
         self._meter = FlopMeter()
         self._most: int | None = None  # records that are asked about at a time
@@ -183,7 +185,7 @@ class _Rehearsal:
                     trainer = self._fit(actor, initial, plan, before, labelled).trainer
                 if rounds:
                     rules = monitors_of_rules(self._learner.stop, self._learner.stall)
-                    check_monitors(rules, trainer.callback_metrics)
+                    self._check(rules, trainer)
             if rounds:
                 # Without a label for it, collation may fail on a placeholder that it will not see.
                 with suppress(PreflightFailed) if labelled is None else nullcontext():
@@ -264,8 +266,12 @@ class _Rehearsal:
             )
         self.records += sum(entry.records for entry in outcome.entries)
         self.flops += sum(entry.flops for entry in outcome.entries)
-        check_monitors([*self._monitors, *guide.monitors], outcome.trainer.callback_metrics)
+        self._check([*self._monitors, *guide.monitors], outcome.trainer)
         return outcome
+
+    def _check(self, monitors: Monitors, trainer: L.Trainer) -> None:
+        if self._all_logs:
+            check_monitors(monitors, trainer.callback_metrics)
 
     def _write(self, actor: L.LightningModule) -> None:
         file = BytesIO()

@@ -230,7 +230,7 @@ def test_an_error_of_the_users_step_is_the_users(tmp_path: Path) -> None:
 
     trainer = quiet()
     with pytest.raises(KeyError, match="mine"):
-        learner(tmp_path, trainer).fit(Fails(), datamodule=pool_of())
+        learner(tmp_path, trainer, preflight=False).fit(Fails(), datamodule=pool_of())
     assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
 
 

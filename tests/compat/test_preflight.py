@@ -182,6 +182,35 @@ def test_a_run_goes_as_it_goes_without(tmp_path: Path, fit: WarmStart) -> None:
     assert same(go(True), go(False))
 
 
+LOSSES: list[Tensor] = []
+STEPS = 0
+
+
+def test_what_code_collects_around_itself_is_of_the_run_alone(tmp_path: Path) -> None:
+    inner: list[int] = []
+    count = 0
+
+    class Notes(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            global STEPS
+            nonlocal count
+            STEPS, count = STEPS + 1, count + 1
+            loss = super().training_step(batch, batch_idx)
+            inner.append(len(batch[0]))
+            LOSSES.append(loss.detach())
+            return loss
+
+    class Spy(Margin):
+        def payload(self, outputs: Any) -> Any:
+            inner.append(-len(outputs.logits))
+            return super().payload(outputs)
+
+    learner(tmp_path, query=Spy(), round_size=Listed([12, 6])).fit(Notes(), datamodule=pool_of())
+    assert len(LOSSES) == STEPS == count == 2 * (2 + 3)
+    assert sum(n for n in inner if n > 0) == 2 * (12 + 18)
+    assert -sum(n for n in inner if n < 0) == 48
+
+
 def test_files_and_loggers_of_the_user_see_nothing(tmp_path: Path) -> None:
     written = tmp_path / "checkpoints"
     trainer = quiet(
