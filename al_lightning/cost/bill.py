@@ -222,6 +222,8 @@ class Bill:
             f"{self.money:.2f} {self.prices.currency} (at {self.prices})"
         ]
         unknown = "unknown: no recipe to refer to, pass ActiveLearner(recipe_epochs=...)"
+        if not any(phase in self.lines for phase in ("train", "aborted", "lost")):
+            unknown = "unknown before the first fit"
         rho = unknown if self.rho is None else f"{self.rho:.2f}"
         in_seconds = "" if self.knows_flops or self.rho is None else ", in seconds"
         why = [f"FLOPs of {kind!r} are unknown: {reason}" for kind, reason in self.flops_unknown.items()]
