@@ -6,7 +6,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -76,7 +76,7 @@ def preflight(run: Run, learner: ActiveLearner) -> None:
     modules = [m for model in {run.model, run.target} for m in model.modules()]
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
     parts = [learner.query, learner.candidates, learner.initial, learner.policy, learner.round_size]
-    with Stopwatch.running() as watch, _silence(), untouched(run.pool, [*modules, *callbacks, *parts]):
+    with Stopwatch.running() as watch, _silence(), _uncompiled(), untouched(run.pool, [*modules, *callbacks, *parts]):
         try:
             rehearsal = _Rehearsal(run, learner, folder)
             rehearsal.walk()
@@ -95,6 +95,12 @@ def preflight(run: Run, learner: ActiveLearner) -> None:
             seconds=watch.seconds,
         )
     )
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled code as it was written: a batch or two are not worth compiling a copy for."""
+    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 @contextmanager
