@@ -336,6 +336,8 @@ class ActiveLearner:
             if run.is_new:
                 self._allowance.check(run)
             if self.preflight and (run.is_new or run.changed):
+                if reads_features(self) and not run.saved.rounds:
+                    Features(run).verify()  # of all records: a rehearsal looks at some
                 preflight(run, self)
             if run.is_new:
                 begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)

@@ -63,11 +63,12 @@ class Features:
             PoolError: numbers that cannot be compared; the ids are named.
             BadScores: NaN or infinite numbers; the ids are named.
         """
-        source = self._run.pool.features
+        source, known = self._run.pool.features, self._run.cached
         if isinstance(source, Layer):
             source.question(self._run.model, fitted=True)
-        elif not in_memory(features := self.get()):
+        elif "verified" not in known and not in_memory(features := self.get()):
             check_numbers(features)
+        known["verified"] = {}
 
     def clusters(self, n_clusters: int) -> Clusters:
         """K-means clusters of the features. Records that were appended go to the nearest of the centroids there are."""

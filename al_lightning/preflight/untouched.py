@@ -133,7 +133,14 @@ def stand_in(model: L.LightningModule, shared: Iterable[Any]) -> Iterator[L.Ligh
             put_back()
 
 
+def _means_a_module(value: Any) -> bool:
+    cells = getattr(value, "__closure__", None) or ()
+    return any(isinstance(cell.cell_contents, nn.Module) for cell in cells)
+
+
 def _copied(model: L.LightningModule, shared: Iterable[Any]) -> L.LightningModule | None:
+    if any(_means_a_module(value) for module in model.modules() for value in vars(module).values()):
+        return None  # a function that was put into the module works with this one, not with a copy
     try:
         return copy.deepcopy(model, {id(value): value for value in shared})
     except Exception:  # locks, open files, weights made by hooks: anything may refuse

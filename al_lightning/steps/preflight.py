@@ -192,6 +192,7 @@ class _Rehearsal:
                 if rounds:
                     rules = monitors_of_rules(self._learner.stop, self._learner.stall)
                     self._check(rules, trainer)
+                load(actor, initial)  # what a step has made of the weights says nothing of the run's
             if rounds:
                 # Without a label for it, collation may fail on a placeholder that it will not see.
                 with suppress(PreflightFailed) if labelled is None else nullcontext():

@@ -12,7 +12,7 @@ from al_lightning.cli.main import main
 from al_lightning.report.plots import mean_curve
 from al_lightning.report.table import COLUMNS, cells, si, summarise
 
-TINY = ("labels=60", "seeds=[3]", "out=out", "trainer.max_epochs=2")
+TINY = ("labels=60", "seeds=[3]", "out=out", "trainer.max_epochs=16")
 METHODS = ["everything", "random", "ordinary", "frugal", "frugal_clusters"]
 
 
@@ -53,7 +53,7 @@ def test_rho_is_computed_from_what_was_spent(result: dict[str, Any]) -> None:
         assert row["rho_seconds"] == pytest.approx(row["seconds"] / row["seconds_reference"])
     rows = {row["method"]: row for row in result["rows"]}
     assert 1 < rows["random"]["rho"] < 2.2, "one training, one validation pass, and a batch of each before"
-    assert rows["random"]["records_trained"] == 120
+    assert rows["random"]["records_trained"] == 16 * 60
     assert rows["random"]["records_inferred"] == 0
     assert rows["ordinary"]["records_inferred"] == 1317 - 25 + 1317 - 50
 
@@ -111,7 +111,7 @@ def test_looking_at_the_test_data_changes_nothing(
     from tests.cli.test_run import queries
 
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "experiment=frugal", "seed=3", "labels=60", "trainer.max_epochs=2", "run_dir=alone"]) == 0
+    assert main(["run", "experiment=frugal", "seed=3", "labels=60", "trainer.max_epochs=16", "run_dir=alone"]) == 0
     assert queries(tmp_path / "alone") == queries(compared[0] / "frugal" / "seed-3")
 
 

@@ -99,7 +99,7 @@ def test_help(capsys):
 
 def test_labels_of_a_run_that_was_begun_are_looked_at(capsys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "begun"
-    assert main(["run", f"run_dir={folder}", "labels=60", "round_size.rounds=2", "trainer.max_epochs=1"]) == 0
+    assert main(["run", f"run_dir={folder}", "labels=60", "round_size.rounds=2", "trainer.max_epochs=16"]) == 0
     capsys.readouterr()
     found = planned(capsys, f"run_dir={folder}")
     signal = found["verdict"]["signal"]

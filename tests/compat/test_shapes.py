@@ -9,6 +9,7 @@ from tests.compat.shapes import SHAPES, Shape
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:classes .* have no labelled"),
+    pytest.mark.filterwarnings("ignore:Attribute 'net' is an instance of `nn.Module`"),
     pytest.mark.filterwarnings("ignore:Found .* module\\(s\\) in eval mode"),
 ]
 

@@ -207,7 +207,7 @@ def test_the_command_rebuilds_the_data_from_the_users_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ["labels=40", "round_size.rounds=2", "trainer.max_epochs=1", "seed=3"]
+    options = ["labels=40", "round_size.rounds=2", "trainer.max_epochs=16", "seed=3"]
     assert main(["run", *options, "run_dir=runs/x"]) == 0
     (tmp_path / "runs/x/.hydra/config.yaml").write_text("data: {_target_: os.abort}")
     (tmp_path / "conf/data").mkdir(parents=True)

@@ -61,13 +61,13 @@ def test_what_kills_left_is_cleared_and_nothing_else(tmp_path: Path, monkeypatch
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     committed = set(read_run(tmp_path).files.values())
-    store_files = {"run.lock", "run.pid", "run.sqlite"}
+    store_files = {"run.lock", "run.pid", "run.sqlite", "journal.jsonl"}
     learner(tmp_path, stop_set=6, query=Margin()).fit(net(), datamodule=pool_of())
     after = files(tmp_path)
     assert after >= set(own)
     named = set(read_run(tmp_path).files.values())
     assert named != committed
-    assert {name for name in after - named - set(own) if not name.startswith("labels")} <= store_files
+    assert after - named - set(own) <= store_files
 
 
 def test_scratch_of_a_finished_run_is_cleared(tmp_path: Path) -> None:
