@@ -1,0 +1,112 @@
+"""A first and a later query, tried on a few records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import numpy as np
+from torch import nn
+
+from al_lightning.features.provider import Features
+from al_lightning.features.source import Layer
+from al_lightning.pool.view import PoolView
+from al_lightning.preflight.small_pool import RECORDS, SmallPool, spread
+from al_lightning.preflight.trying import trying
+from al_lightning.preflight.work import Work
+from al_lightning.query.base import Strategy
+from al_lightning.scoring.outputs import Outputs
+from al_lightning.scoring.question import Question
+from al_lightning.seeds import generator, number
+
+if TYPE_CHECKING:
+    from al_lightning.learner import ActiveLearner
+
+_PASSES = 2
+"""Answers that are drawn of a model that is asked several times: enough to see whether it can be."""
+
+
+def try_first_query(work: Work, strategy: Strategy, size: int) -> None:
+    """Pick a first query, which no model is needed for; it may have been made already, or brought.
+
+    Args:
+        work: of the rehearsal.
+        strategy: of the first query.
+        size: of it.
+    """
+    run = work.run
+    if run.saved.queries or len(run.pool.labelled):
+        return
+    if "features" in strategy.requires:
+        small = _small(work, apart=True)
+        view, size = small.view(0, round=0), min(size, max(1, len(small.ids) // 2))
+    else:
+        view = run.pool.view(features=Features(run))
+    _pick(strategy, view, view.unlabelled, {}, size, run.seed)
+
+
+def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.LightningModule, size: int) -> None:
+    """Make a later query: candidates, what the model says of them, and the pick.
+
+    Args:
+        work: of the rehearsal.
+        learner: whose parts are tried.
+        trainer: for ``actor``.
+        actor: stands in for the module that selects.
+        size: of a query; fewer where there are few records.
+    """
+    run = work.run
+    if isinstance(run.pool.features, Layer):
+        run.pool.features.question(actor, fitted=True)  # a name that is no layer's is refused, needed or not
+    apart = learner.candidates.uses_features or "features" in learner.query.requires
+    small = _small(work, trainer, actor, apart=apart)
+    view = small.view(len(small.ids) // 4, round=1)
+    size = max(1, min(size, len(view.unlabelled) // 2))
+    with trying(f"candidates={type(learner.candidates).__name__}", "They are chosen from the view alone."):
+        rng = generator(run.seed, 0, "preflight candidates")
+        ids, _ = learner.candidates.propose(view=view, size=size, rng=rng, state={})
+    ids = ids if len(ids) >= size else view.unlabelled
+    arrays: dict[str, np.ndarray] = {}
+    if learner.query.needs_inference:
+        arrays = work.ask(trainer, actor, small.real(ids), _briefly(learner.query, run.seed))
+    _pick(learner.query, view, ids, arrays, size, run.seed)
+    if learner.stop_set:
+        work.ask(trainer, actor, small.real(ids), Question(_classes, "classes"))
+
+
+def _small(
+    work: Work, trainer: L.Trainer | None = None, actor: L.LightningModule | None = None, *, apart: bool
+) -> SmallPool:
+    def embed(layer: Layer, ids: np.ndarray) -> np.ndarray:
+        question = layer.question(actor or work.run.model, fitted=actor is not None)
+        if trainer is not None and actor is not None:
+            return work.ask(trainer, actor, ids, question)["features"]
+        with work.stand_in(work.run.model) as untrained:
+            return work.ask(work.trainer(untrained), untrained, ids, question)["features"]
+
+    size = work.run.pool.size
+    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart)
+
+
+def _pick(
+    strategy: Strategy, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], size: int, seed: int
+) -> None:
+    with trying(f"{type(strategy).__name__}.pick", "It is made from the view and the payload alone."):
+        strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=generator(seed, 0, "preflight query"))
+
+
+def _briefly(strategy: Strategy, seed: int) -> Question:
+    question = Question.of(strategy, seed=number(seed, 0, "preflight passes"))
+    samples = question.samples
+    return question if samples is None else replace(question, samples=replace(samples, passes=_PASSES))
+
+
+@contextmanager
+def _classes(model: nn.Module) -> Iterator[Any]:
+    def predicted(outputs: Outputs) -> dict[str, Any]:
+        return {"classes": outputs.predictions}
+
+    yield predicted
