@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -62,13 +63,23 @@ def check_parts(learner: ActiveLearner) -> None:
 
 def check_clusters(part: Any, size: int) -> None:
     """Raise PoolError where a part, or one inside it, is to make more clusters than there are records."""
-    while part is not None:
-        n_clusters = getattr(part, "n_clusters", None)
+    for one in _inside(part):
+        n_clusters = getattr(one, "n_clusters", None)
         if n_clusters is not None and n_clusters > size:
             raise PoolError(
-                f"{type(part).__name__}(n_clusters={n_clusters}) of a pool of {size} records; allowed: up to {size}, "
+                f"{type(one).__name__}(n_clusters={n_clusters}) of a pool of {size} records; allowed: up to {size}, "
                 "or None for a number that goes by the pool's size."
             )
+
+
+def goes_by_size(part: Any) -> bool:
+    """Whether a part, or one inside it, makes as many clusters as the pool's size says."""
+    return any(getattr(one, "n_clusters", 0) is None for one in _inside(part))
+
+
+def _inside(part: Any) -> Iterator[Any]:
+    while part is not None:
+        yield part
         part = getattr(part, "strategy", None) or getattr(part, "selector", None)
 
 

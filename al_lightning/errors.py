@@ -42,14 +42,24 @@ class PoolChanged(ActiveLearningError):
     """The dataset behind the pool is not the one this run started with."""
 
 
+_CHEAPER = {
+    "validate": "a smaller eval_batch_size= of the pool or limit_val_batches=0 of the Trainer",
+    "score": "fewer candidates=",
+    "cluster": "fewer clusters (n_clusters=)",
+}
+"""What a run needs less of a phase by."""
+
+
 class RhoTooSmall(ActiveLearningError):
     """A run that cannot be done within the rho it was given."""
 
-    def __init__(self, rho: float, least: float, parts: str) -> None:
+    def __init__(self, rho: float, least: float, parts: Mapping[str, float]) -> None:
+        said = ", ".join(f"{phase} {value:.2f}" for phase, value in parts.items())
+        ways = "".join(f", {way}" for phase, way in _CHEAPER.items() if phase in parts)
         super().__init__(
             f"WarmStart(rho={rho:g}) is less than the rounds and the shortest final fit come to: {least:.2f} "
-            f"({parts}), each fit validating on one batch at its end. Fewer rounds, smaller epochs=, first_epochs= or "
-            f"final_epochs=, check_val_every_n_epoch= or limit_val_batches= of the Trainer, or rho={least:.2f} help."
+            f"({said}), each fit validating on one batch at its end. Fewer rounds, smaller epochs=, first_epochs= or "
+            f"final_epochs={ways}, or rho={least:.2f} help."
         )
 
 

@@ -65,6 +65,17 @@ class FitPlan:
     val_batches: int | None = None
     final: bool = False
 
+    def kind(self, *, distils: bool) -> str:
+        """What a training pass of this plan is called where its FLOPs are kept.
+
+        Args:
+            distils: whether it looks at replayed records, which a former model is asked about.
+        """
+        more = [f"frozen {','.join(self.freeze)}"] if self.freeze else []
+        more += ["cached"] if self.cached else []
+        more += ["distilled"] if distils else []
+        return ", ".join(["train", *more])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Length:

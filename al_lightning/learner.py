@@ -333,12 +333,12 @@ class ActiveLearner:
             if self.stall is not None:
                 check_control(run, self.stall)
             labelling, run.validates = self._labelling(), Validation.of(first, pool)
-            if run.is_new:
-                self._allowance.check(run)
             if self.preflight and (run.is_new or run.changed):
                 if reads_features(self) and not run.saved.rounds:
                     Features(run).verify()  # of all records: a rehearsal looks at some
                 preflight(run, self)
+            if (run.is_new or run.changed) and not run.saved.rounds:
+                self._allowance.check(run)
             if run.is_new:
                 begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)
             else:

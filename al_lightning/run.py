@@ -22,6 +22,7 @@ from al_lightning.cost.energy import EnergyLedger, EnergyMeter
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
+from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.cost.validation import Validation
 from al_lightning.durable import read_arrays
 from al_lightning.errors import PoolChanged
@@ -111,6 +112,7 @@ class Run(RunFiles):
             fingerprints = ranks.gather(pool.take_fingerprint())
         self.saved, self.seed = self.on_zero(lambda: self._open(config, seed, fingerprints[0]))
         self.config: dict[str, Any] = {**config, "seed": self.seed}
+        self.rehearsed = Rehearsed(**self.saved.meta.get("rehearsed", {}))
         self.changed = changes(self.saved, self.config, folder)
         """Settings that are others than the folder's, ``{key: (stored, now)}``; nothing depends on them yet."""
         self.target_flops = self._meter("")
@@ -468,6 +470,8 @@ class Run(RunFiles):
             meta["about"] = self.about
         if self.saved.meta.get(UNCONFIGURED):
             meta[UNCONFIGURED] = False
+        if (rehearsed := asdict(self.rehearsed)) != asdict(Rehearsed()):
+            meta["rehearsed"] = rehearsed
         if self.used_features:
             meta["features_used"] = True
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill

@@ -35,10 +35,10 @@ PRESETS = {
 }
 CADENCES: dict[str, list[str]] = {
     "as the preset": [],
-    "every epoch": ["trainer.check_val_every_n_epoch=1"],
-    "every third epoch": ["trainer.check_val_every_n_epoch=3"],
-    "twice an epoch": ["trainer.check_val_every_n_epoch=1", "+trainer.val_check_interval=0.5"],
-    "seldom": ["trainer.check_val_every_n_epoch=1000"],
+    "every epoch": ["trainer.callbacks=[]", "+trainer.check_val_every_n_epoch=1"],
+    "every third epoch": ["trainer.callbacks=[]", "+trainer.check_val_every_n_epoch=3"],
+    "twice an epoch": ["trainer.callbacks=[]", "+trainer.check_val_every_n_epoch=1", "+trainer.val_check_interval=0.5"],
+    "seldom": ["trainer.callbacks=[]", "+trainer.check_val_every_n_epoch=1000"],
 }
 LABELS = (60, 120, 400)
 Row = dict[str, Any]

@@ -27,6 +27,8 @@ from al_lightning.rounds import fresh_trainer
 _LONGEST_NAME = 120
 _ROUNDS, _LEAST_ROUND = 7, 20
 """Rounds of the presets, as they were measured from 400 labels on; labels of a round, at least."""
+_CLUSTERS, _MEASURED = 20, 400
+"""Clusters of the presets, and labels that they were measured with."""
 _LEAST = {"labels": 1, "seed": 0, "stop_set": 0, "threads": 1}
 
 
@@ -57,9 +59,15 @@ def rounds_of(labels: Any) -> int:
     return max(1, min(_ROUNDS, most))
 
 
+def clusters_of(labels: int) -> int:
+    """Clusters that candidates are drawn from: they cost the same of few labels, and beside few there is less room."""
+    return max(2, min(_CLUSTERS, _CLUSTERS * labels**2 // _MEASURED**2))
+
+
 def register_resolvers() -> None:
-    """Make ``${folder_name:...}``, ``${rounds_of:...}`` and ``${without_secrets:...}`` known to configuration files."""
+    """Make the functions that configuration files call, such as ``${rounds_of:...}``, known to them."""
     OmegaConf.register_new_resolver("rounds_of", rounds_of, replace=True)
+    OmegaConf.register_new_resolver("clusters_of", clusters_of, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("without_secrets", without_secrets, replace=True)
 

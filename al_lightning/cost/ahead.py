@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from al_lightning.cost.bill import Line
 from al_lightning.cost.ledger import Entry
@@ -33,6 +33,8 @@ class Measured:
         final: FLOPs and seconds of training on a record in the consolidating fit, where that is of another model.
         validation: what a fit validates where its plan has it validate once.
         tuning: records that Lightning's finders train on before a fit.
+        distance: FLOPs of comparing a candidate with a labelled record, as long as no query has shown them.
+        guessed: FLOPs of inferring a record that the first candidates are counted by; None: what has been measured.
         cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
 
@@ -46,6 +48,8 @@ class Measured:
     final: tuple[float, float] | None = None
     validation: Validation | None = None
     tuning: int = 0
+    distance: float = 0.0
+    guessed: float | None = None
     cautious: bool = True
     _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -122,7 +126,7 @@ class Measured:
         records = math.ceil(records / self.world) * self.world * epochs  # Lightning evens out the processes' shares
         records = math.ceil(records * self.share) + (labelled if plan.start == "dash" else 0) + self.tuning
         other = self.final if plan.final else None
-        flops, pace = other or (self.flops["train"], self.pace(("train",), 0.0))
+        flops, pace = other or (self._training(plan, new < labelled), self.pace(("train",), 0.0))
         seconds = records * self.slack * pace
         if self.paces and not self.cautious and other is None:
             steps = epochs * math.ceil(records / epochs / self.paces["batch"])
@@ -137,6 +141,11 @@ class Measured:
             flops, pace = other or known
             seconds = checked * self.slack * pace
             yield Entry(phase="validate", round=round, records=checked, flops=checked * flops, seconds=seconds)
+
+    def _training(self, plan: FitPlan, warm: bool) -> float:
+        """FLOPs of training on a record: expected, with what is frozen and distilled, where that has been met."""
+        kind = replace(plan, cached=False).kind(distils=warm and plan.distill is not None)
+        return self.flops["train"] if self.cautious else self.flops.get(kind, self.flops["train"])
 
     def _validated(self, epochs: int) -> int:
         """Records that a fit of so many epochs validates."""

@@ -103,6 +103,10 @@ class Bill:
             reference=reference,
         )
 
+    def line(self, phase: str) -> Line:
+        """All work of that phase; nothing where there was none."""
+        return self.lines.get(phase, Line())
+
     @property
     def total(self) -> Line:
         """All phases together."""

@@ -106,12 +106,17 @@ class Course:
 
     def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
         train, recipe = measured.flops.get("train"), measured.recipe
-        price = measured.forward * self.passes / (train * recipe) if train and recipe else None
+        whole = train if measured.final is None else measured.final[0]
+        forward = measured.forward if turn or measured.guessed is None else measured.guessed
+        price = forward * self.passes / (whole * recipe) if whole and recipe else None
         price = None if price is None or isnan(price) else price  # FLOPs could not be counted
         inferred = self.candidates.count(unlabelled=history.unlabelled, size=size, price=price, turn=turn)
         score = measured.inference("score", inferred, passes=self.passes, round=history.round)
         beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
-        return [score, beside] if beside.flops or beside.seconds else [score]
+        compared = history.unlabelled if self.candidates.reuses_scores else inferred
+        flops = compared * history.labelled * measured.distance
+        comparing = Entry(phase="neighbours", round=history.round, flops=flops)
+        return [score, *(entry for entry in (beside, comparing) if entry.flops or entry.seconds)]
 
     def _fit(self, plan: FitPlan, history: History, measured: Measured, new: int) -> list[Entry]:
         fit = list(measured.fit(plan, labelled=history.labelled, new=new, round=history.round))

@@ -86,6 +86,17 @@ def kmeans(
     return _flat(features, sample, n_clusters, seed, iterations)
 
 
+def kmeans_flops(
+    records: int, width: int, n_clusters: int, *, iterations: int = 10, points_per_centroid: int = 64
+) -> float:
+    """Floating-point operations that :func:`kmeans` will take; beyond :data:`MOST_FLAT` clusters about as many."""
+    k = n_clusters
+    if k > MOST_FLAT:
+        return 2.0 * width * records * (k / 64 + 64 * (16 + 6 * iterations))
+    sample = min(records, k * points_per_centroid)
+    return 2.0 * k * width * (sample * iterations * (sample > k) + records)
+
+
 def nearest_centroid(features: np.ndarray, centroids: np.ndarray, *, start: int = 0) -> tuple[np.ndarray, float]:
     """The nearest centroid of every record from ``start`` on, exact, read block by block.
 

@@ -11,6 +11,8 @@ import lightning.pytorch as L
 import numpy as np
 from torch import nn
 
+from al_lightning.candidates.representatives import MOST_CLUSTERS
+from al_lightning.compatible import goes_by_size
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
 from al_lightning.pool.view import PoolView
@@ -18,6 +20,7 @@ from al_lightning.preflight.small_pool import RECORDS, SmallPool, spread
 from al_lightning.preflight.trying import trying
 from al_lightning.preflight.work import Work
 from al_lightning.query.base import Strategy
+from al_lightning.query.clusters import usual_clusters
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Question
 from al_lightning.seeds import generator, number
@@ -77,6 +80,20 @@ def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.L
         work.ask(trainer, actor, small.real(ids), Question(_classes, "classes"))
 
 
+def usual_of(learner: ActiveLearner, records: int, size: int) -> int:
+    """Clusters that parts will ask for, the most, where they go by the size of the pool.
+
+    Args:
+        learner: whose parts.
+        records: of the pool.
+        size: of a query.
+    """
+    most = min(learner.candidates.count(unlabelled=records - size, size=size), MOST_CLUSTERS)
+    usual = usual_clusters(records)
+    parts = ((learner.candidates, most), (learner.query, usual), (learner.initial, usual))
+    return max((clusters for part, clusters in parts if goes_by_size(part)), default=0)
+
+
 def _small(
     work: Work, trainer: L.Trainer | None = None, actor: L.LightningModule | None = None, *, apart: bool
 ) -> SmallPool:
@@ -88,7 +105,7 @@ def _small(
             return work.ask(work.trainer(untrained), untrained, ids, question)["features"]
 
     size = work.run.pool.size
-    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart)
+    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart, work.usual, work.met)
 
 
 def _pick(

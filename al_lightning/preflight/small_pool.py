@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.errors import BadScores, FeaturesMissing, PoolError
-from al_lightning.features.cluster import Clusters, kmeans
+from al_lightning.features.cluster import Clusters, kmeans, kmeans_flops
 from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.datamodule import PoolDataModule
@@ -36,12 +37,16 @@ class SmallPool:
         ids: which of them, ``(n,)``.
         embed: makes their features by a Layer, ``(layer, ids) -> (n, d)``.
         apart: whether they are a pool of their own.
+        usual: clusters that will be asked for where the pool's size decides.
+        rehearsed: told of what will be made of all records once, and of distances.
     """
 
     pool: PoolDataModule
     ids: np.ndarray
     embed: Callable[[Layer, np.ndarray], np.ndarray] = field(repr=False)
     apart: bool = False
+    usual: int = 0
+    rehearsed: Rehearsed = field(default_factory=Rehearsed, repr=False)
 
     @property
     def size(self) -> int:
@@ -90,7 +95,7 @@ class SmallPool:
             label_costs=None if costs is None else costs[self.ids] if self.apart else costs,
             load_features=lambda: self._placed(self.features),
             load_clusters=self._clusters,
-            load_projected=lambda dims: self._placed(project(self.features, dims, seed=0)[0]),
+            load_projected=self._projected,
             load_shard_of=self._shard_of,
         )
 
@@ -102,12 +107,20 @@ class SmallPool:
         placed[self.ids] = rows
         return placed
 
+    def _projected(self, dims: int) -> np.ndarray:
+        rows, flops = project(self.features, dims, seed=0)
+        self.rehearsed.note_once("neighbours", flops / len(rows) * self.pool.size)
+        self.rehearsed.distance = 2.0 * rows.shape[1]
+        return self._placed(rows)
+
     def _clusters(self, n_clusters: int) -> Clusters:
         if not 1 <= n_clusters <= self.pool.size:
             raise PoolError(
                 f"{n_clusters} clusters of {self.pool.size} records; allowed: 1 to {self.pool.size}. Ask for fewer "
                 "clusters."
             )
+        clusters = max(n_clusters, self.usual)
+        self.rehearsed.note_once("cluster", kmeans_flops(self.pool.size, self.features.shape[1], clusters))
         found = kmeans(self.features, min(n_clusters, len(self.ids)), seed=0)
         # Clusters that so few records cannot fill stay empty.
         centroids = np.resize(found.centroids, (n_clusters, found.centroids.shape[1]))

@@ -12,6 +12,7 @@ import numpy as np
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
+from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.errors import BadScores
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.preflight.untouched import stand_in
@@ -32,6 +33,8 @@ class Work:
         records: that went through a model.
         flops: of those passes.
         meter: of the module that stands in now.
+        usual: clusters that parts ask for where they go by the size of the pool.
+        met: what records cost.
     """
 
     run: Run
@@ -40,6 +43,8 @@ class Work:
     records: int = 0
     flops: float = 0.0
     meter: FlopMeter = field(default_factory=FlopMeter)
+    usual: int = 0
+    met: Rehearsed = field(default_factory=Rehearsed)
 
     def stand_in(self, model: L.LightningModule) -> AbstractContextManager[L.LightningModule]:
         """Another module in the place of one that stays as it is."""

@@ -7,12 +7,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import isnan
 
 from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.ahead import Measured
+from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Bill, Line
+from al_lightning.cost.ledger import Entry
 from al_lightning.cost.validation import ALL, Validation
 from al_lightning.errors import RhoTooSmall
 from al_lightning.fit_plan import FitPlan
@@ -20,6 +23,7 @@ from al_lightning.history import History
 from al_lightning.run import Run
 from al_lightning.steps.control import new_labels
 from al_lightning.steps.foresight import LONGEST, Foresight
+from al_lightning.steps.target import tried
 
 TOLERANCE = 0.02
 """How far above its rho a run may be foreseen to end: epochs are whole."""
@@ -27,6 +31,11 @@ RESERVE = 0.2
 """Share of rho that is left alone before costs are measured: distances to what is labelled are not foreseen."""
 _FORWARD = {"at most": 1 / 2, "at least": 1 / 3}
 """FLOPs of validating a record / those of training on it, before they are measured."""
+
+
+def _known(run: Run) -> dict[str, float]:
+    """FLOPs of a record by kind of pass: measured, or met in a rehearsal."""
+    return {**run.rehearsed.flops, **{str(kind): value for kind, value in run.flops.known().items()}}
 
 
 @dataclass(frozen=True)
@@ -60,25 +69,25 @@ class Allowance:
     size: Callable[[History], int]
 
     def check(self, run: Run) -> None:
-        """Refuse a rho that the rounds and the shortest final fit exceed, before anything is spent.
+        """Refuse a rho that the rounds and the shortest final fit exceed, before a label is bought.
 
         Raises:
             RhoTooSmall: with what they come to.
         """
         policy = self._policy(run)
-        if policy is None or policy.rho is None or run.proxy is not None:
+        if policy is None or policy.rho is None or (run.proxy is not None and run.rehearsed.target is None):
             return
         lines = self._at_end(run, policy, 1, _FORWARD["at least"])
         if lines is None or lines.rho is None or lines.rho <= policy.rho + TOLERANCE:
             return
         whole = lines.reference.flops if lines.reference else 1.0
-        parts = ", ".join(f"{phase} {line.flops / whole:.2f}" for phase, line in lines.lines.items() if line.flops)
+        parts = {phase: line.flops / whole for phase, line in lines.lines.items() if line.flops}
         raise RhoTooSmall(policy.rho, lines.rho, parts)
 
     def of_round(self, run: Run, plan: FitPlan) -> FitPlan:
         """The plan of a round's fit, with as much validation as leaves room for the rest of the run."""
         policy, validation = self._policy(run), run.validation
-        measured = "train" in run.flops.known()
+        measured = "train" in _known(run)
         if policy is None or policy.rho is None or validation is None or (run.proxy is not None and not measured):
             return plan
         before, rho = run.saved.meta.get("val_batches"), policy.rho
@@ -137,12 +146,14 @@ class Allowance:
         ahead = list(islice(course.rounds(history, measured, reference), LONGEST))
         return None if len(ahead) == LONGEST else ahead[-1].bill if ahead else history.bill
 
-    @staticmethod
-    def _unmeasured(run: Run, forward: float) -> tuple[History, Measured, Callable[[int], Line | None]]:
-        """Before the first fit: in units of training on a record."""
-        flops, validation = run.flops.known(), run.validation or Validation(records=0, batch=1)
-        train = flops.get("train", 1.0)
-        forward = flops.get("validate", flops.get("forward", forward * train))
+    def _unmeasured(self, run: Run, forward: float) -> tuple[History, Measured, Callable[[int], Line | None]]:
+        """Before the first fit: by what a rehearsal has shown, else in units of training on a record."""
+        met, validation = run.rehearsed, run.validation or Validation(records=0, batch=1)
+        flops = _known(run)
+        known, train = "train" in flops, flops.get("train", 1.0)
+        validate = flops.get("validate", flops.get("forward", forward * train))
+        forward = flops.get("forward", validate)
+        final = train if run.proxy is None else run.target_flops.known().get("train", met.target or train)
         measured = Measured.assumed(
             train=(train, 1.0),
             forward=(forward, forward / train),
@@ -150,13 +161,28 @@ class Allowance:
             validated_per_epoch=round(validation.records * validation.per_epoch),
             validated_per_fit=validation.before,
         )
+        measured = replace(
+            measured,
+            flops={**measured.flops, **flops, "validate": validate},
+            final=None if run.proxy is None else (final, final / train),
+            validation=run.validation,
+            distance=met.distance,
+            guessed=train / (1 + BACKWARD) if known else None,
+        )
 
         def reference(labels: int) -> Line | None:
             records = run.recipe(labels)
-            return Line(records=records, flops=records * train, seconds=float(records)) if records else None
+            return Line(records=records, flops=records * final, seconds=records * final / train) if records else None
 
-        bill = run.bill if "train" in flops else Bill(prices=run.prices)
-        return replace(run.history, bill=bill), replace(measured, validation=run.validation), reference
+        history, bill = run.history, run.bill.undisturbed
+        if not known or isnan(bill.flops):
+            return replace(history, bill=Bill(prices=run.prices)), measured, reference
+        once = [Entry(phase=p, round=0, flops=f - bill.line(p).flops) for p, f in met.once.items()]
+        if run.proxy is not None and "train" not in run.target_flops.known():
+            labels = history.labelled or self.size(history)
+            once.append(Entry(phase="train", round=1, flops=final * min(labels, tried(run))))
+        once = [entry for entry in once if entry.flops > 0]
+        return replace(history, bill=bill.plus(once, reference=bill.reference)), measured, reference
 
     def _said(self, run: Run, plan: FitPlan, validation: Validation) -> FitPlan:
         """The plan, once it has been said that it validates less often than the Trainer would."""

@@ -151,7 +151,8 @@ def run_fit(
     )
     if plan.val_batches is not None:
         validate_once(trainer, plan.val_batches)
-    meter, best = Meter(flops, _kind(plan, served), note), _KeepBest()
+    kind = plan.kind(distils=plan.distill is not None and served.sampler is not None)
+    meter, best = Meter(flops, kind, note), _KeepBest()
     # The learner decides itself what these would decide in a hand-written loop.
     own = [c for c in trainer.callbacks if not isinstance(c, WarmStart | RoundPlateau | StallDetection)]  # type: ignore[attr-defined]
     # Checkpoints stay last, where Lightning puts them; the meter is before what shapes the fit, which is measured.
@@ -200,14 +201,6 @@ def _seen(meter: Meter, ranks: Ranks) -> dict[str, int]:
     """Records of a validation pass and of a batch, of all processes."""
     records, batch = (sum(ranks.gather(n)) for n in (meter.pass_records, meter.val_batch))
     return {"records": records, "batch": batch} if records else {}
-
-
-def _kind(plan: FitPlan, served: Served) -> str:
-    """What a training pass of this plan is called where its FLOPs are kept."""
-    more = [f"frozen {','.join(plan.freeze)}"] if plan.freeze else []
-    more += ["cached"] if plan.cached else []
-    more += ["distilled"] if plan.distill is not None and served.sampler is not None else []
-    return ", ".join(["train", *more])
 
 
 def _entries(meter: Meter, round: int, seconds: float, aborted: bool, ranks: Ranks) -> tuple[Entry, ...]:

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
+from al_lightning.compatible import reads_features
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.durable import read_tensors
 from al_lightning.errors import ActiveLearningError, PreflightFailed
+from al_lightning.features.source import Layer
 from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
 from al_lightning.fit_start import apply_start
 from al_lightning.pool.state import PoolState
@@ -26,7 +28,7 @@ from al_lightning.preflight.labels import labels_of
 from al_lightning.preflight.monitors import Monitors, OneBatch, check_monitors, logs, monitors_of, monitors_of_rules
 from al_lightning.preflight.plans import plans_of
 from al_lightning.preflight.quiet import silence, uncompiled
-from al_lightning.preflight.selection import try_first_query, try_query
+from al_lightning.preflight.selection import try_first_query, try_query, usual_of
 from al_lightning.preflight.small_pool import spread
 from al_lightning.preflight.trying import trying
 from al_lightning.preflight.untouched import untouched
@@ -76,6 +78,7 @@ def preflight(run: Run, learner: ActiveLearner) -> None:
     if rehearsal.said:
         rank_zero_info(rehearsal.said)
     run.energy.note("preflight", began)
+    run.rehearsed = run.ranks.broadcast(work.met)
     run.spend(Entry(phase="preflight", round=run.round, records=work.records, flops=work.flops, seconds=watch.seconds))
 
 
@@ -92,6 +95,7 @@ class _Rehearsal:
         self.said = ""
         size, history = run.pool.size, run.history
         self._first = max(1, min(learner.round_size(replace(history, rounds=(), round=0)), size))
+        work.usual = usual_of(learner, size, self._first)
         own = fresh_trainer(run.source, model=run.model, datamodule=run.pool, rehearsal=True)
         self._monitors = monitors_of(own)
         self._all_logs = not any(map(logs, own.callbacks))  # type: ignore[attr-defined]
@@ -154,6 +158,17 @@ class _Rehearsal:
                 with suppress(PreflightFailed) if labelled is None else nullcontext():
                     try_query(work, self._learner, trainer, actor, self._first)
             self._write(actor)
+        self._note(rounds=rounds)
+
+    def _note(self, *, rounds: bool) -> None:
+        met, pool = self._work.met, self._run.pool
+        flops = {str(kind): value for kind, value in self._work.meter.per_record.items()}
+        if not rounds:
+            met.target = flops.get("train")
+            return
+        met.flops = flops
+        if isinstance(pool.features, Layer) and reads_features(self._learner):
+            met.note_once("embed", pool.size * flops.get("forward", 0.0))
 
     def _plans(self, *, rounds: bool) -> list[tuple[FitPlan, int]]:
         policy, final = self._learner.policy, not rounds or self._run.proxy is None

@@ -17,14 +17,18 @@ _BATCHES = 3
 """On the first of them FLOPs are counted, which takes time; a pace needs two more."""
 
 
+def tried(run: Run) -> int:
+    """Records that the target is tried on, at most."""
+    return _BATCHES * (run.pool.batch_size or 1) * run.ranks.world
+
+
 def try_target(run: Run) -> None:
     """Train the target on a few labelled batches, put its weights back, and note what a record costs it.
 
     Rho, budgets and a final fit of what is left need that from the first round on, and the target is not trained before
     the last. The few batches are on the ledger.
     """
-    labelled = trained_on(run)
-    ids = labelled[: _BATCHES * (run.pool.batch_size or 1) * run.ranks.world]
+    ids = trained_on(run)[: tried(run)]
     trainer = fresh_trainer(run.source, model=run.target, datamodule=run.pool, max_epochs=1, step=0)
     meter = Meter(run.target_flops, "train", run.note_in_flight)
     trainer.callbacks, trainer.loggers = [meter], [DummyLogger()]  # type: ignore[attr-defined]

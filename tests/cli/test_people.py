@@ -48,7 +48,7 @@ def test_run_ends_with_what_to_do_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["run", "oracle=file", "labels=20", "round_size.rounds=2", "trainer.max_epochs=16", "run_dir=runs/x"]
+    command = ["run", "oracle=file", "labels=20", "round_size.rounds=2", "trainer.max_epochs=32", "run_dir=runs/x"]
     said = run(capsys, *command)
     assert said.endswith("waiting for 10 labels: fill runs/x/queries/round-001.csv, then run the same command")
     fill(tmp_path / "runs/x/queries/round-001.csv", lambda i: str(i % 10))
@@ -221,7 +221,7 @@ def test_no_secret_of_the_environment_reaches_folder_log_or_message(
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-    command = ["run", "oracle=file", "logger=wandb", "labels=20", "round_size.rounds=2", "trainer.max_epochs=16"]
+    command = ["run", "oracle=file", "logger=wandb", "labels=20", "round_size.rounds=2", "trainer.max_epochs=32"]
     command.append("run_dir=runs/x")
     assert main(command) == 0
     fill(tmp_path / "runs/x/queries/round-001.csv", lambda i: str(i % 10))

@@ -10,8 +10,8 @@ import pytest
 from al_lightning.cli import run as run_module
 from al_lightning.cli.main import USAGE, main
 
-TINY = ("labels=40", "round_size.rounds=2", "trainer.max_epochs=8")
-FOLDER = "labels=40,round_size.rounds=2,trainer.max_epochs=8"
+TINY = ("labels=40", "round_size.rounds=2", "trainer.max_epochs=12")
+FOLDER = "labels=40,round_size.rounds=2,trainer.max_epochs=12"
 
 
 def queries(folder: Path) -> list[tuple[int, int, int]]:

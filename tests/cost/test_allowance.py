@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ import pytest
 from lightning.pytorch.callbacks import LearningRateFinder
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import Staggered
+from al_lightning.candidates import EveryK, Representatives, Staggered, WholePool
 from al_lightning.errors import RhoTooSmall
 from al_lightning.features.source import RawInputs
-from al_lightning.query import Margin, Novel
+from al_lightning.query import ClusterMargin, Margin, Novel
 from al_lightning.round_size import Spread
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
@@ -100,13 +102,58 @@ def test_a_rho_that_cannot_be_kept_is_refused_before_a_label_is_bought(
     model, pool = net(), pool_of(blobs(160), val=HELD_OUT, features=RawInputs())
     fit = WarmStart("keep", **{**ROUNDS, **LAST, "rho": 0.98, **changes})
     active = learner(tmp_path, quiet(max_epochs=24), round_size=Spread(labels=60, rounds=rounds), fit=fit)
-    with pytest.raises(RhoTooSmall, match=r"rho=0\..*Fewer rounds.*check_val_every_n_epoch=.*limit_val_batches="):
+    with pytest.raises(RhoTooSmall, match=r"rho=0\..*Fewer rounds.*eval_batch_size=.*limit_val_batches=0"):
         active.fit(model, datamodule=pool)
     assert len(pool.labelled) == 0
     assert not model.batches
     enough = WarmStart("keep", **{**ROUNDS, **LAST, "rho": 4.0})
     again = learner(tmp_path, quiet(max_epochs=2), round_size=Spread(labels=60, rounds=2), fit=enough)
     assert again.fit(net(), datamodule=pool).rho <= 4.02  # in the same folder
+
+
+ROW: dict[str, Any] = {"max_epochs": 12, "check_val_every_n_epoch": 3}
+DEAR: dict[str, dict[str, Any]] = {
+    "candidates from clusters": {"candidates": Representatives(0.3, n_clusters=12)},
+    "candidates from as many clusters as usual": {"candidates": Representatives(0.2)},
+    "all candidates": {"candidates": WholePool()},
+    "candidates every other round": {"candidates": EveryK(WholePool(), 2)},
+    "clusters of the query": {"query": ClusterMargin()},
+    "a stop set": {"stop_set": 40},
+    "a proxy": {"proxy": Passes(), "fit": {"final": "initial"}},
+    "frozen layers": {"fit": {"freeze": ("net.0",)}},
+    "activations that are kept": {"fit": {"freeze": ("net.0",), "cached": True}},
+    "replay": {"fit": {"mode": "resume"}},
+    "distillation": {"fit": {"mode": "resume", "distill": 0.5}},
+    "fresh weights": {"fit": {"mode": "reset", "final": "initial"}},
+}
+
+
+@pytest.mark.filterwarnings("ignore:WarmStart.*leaves room")
+@pytest.mark.parametrize("dear", DEAR)
+def test_the_least_rho_that_is_named_is_kept_whatever_it_is_spent_on(dear: str, tmp_path: Path) -> None:
+    changes = copy.deepcopy(DEAR[dear])
+    fit = {**ROUNDS, **LAST, **changes.pop("fit", {})}
+    parts: dict[str, Any] = {"query": Novel(Margin()), "candidates": Staggered(0.3, spend=0.22), **changes}
+
+    def with_rho(rho: float) -> tuple[Any, Any]:
+        pool = pool_of(blobs(160), val=HELD_OUT, features=RawInputs())
+        active = learner(
+            tmp_path,
+            quiet(**ROW),
+            round_size=Spread(60, rounds=4),
+            fit=WarmStart(**{"mode": "keep", **fit}, rho=rho),
+            **parts,
+        )
+        return active, pool
+
+    active, pool = with_rho(0.1)
+    with pytest.raises(RhoTooSmall) as refused:
+        active.fit(Passes(), datamodule=pool)
+    assert len(pool.labelled) == 0
+    named = re.search(r"or rho=([\d.]+) help", str(refused.value))
+    assert named is not None
+    active, pool = with_rho(float(named[1]) - 0.01)
+    assert float(named[1]) - 0.25 < active.fit(Passes(), datamodule=pool).rho <= float(named[1]) + 0.01
 
 
 @pytest.mark.filterwarnings("ignore")
