@@ -26,7 +26,7 @@ def keep_cadence(trainer: L.Trainer) -> None:
 class _Cadence:
     def __init__(self, trainer: L.Trainer) -> None:
         loop = trainer.fit_loop
-        self._trainer, self._epochs, self._validated = trainer, loop.max_epochs, False
+        self._trainer, self._epochs = trainer, loop.max_epochs
         self._steps = loop.epoch_loop.max_steps
         self._setup_data, self._should = loop.setup_data, loop.epoch_loop._should_check_val_fx
         self._update = loop.epoch_loop._update_learning_rates
@@ -51,8 +51,13 @@ class _Cadence:
         shortened = self._trainer.fit_loop.max_epochs != self._epochs
         tuning = self._trainer.fit_loop.epoch_loop.max_steps != self._steps  # a finder's own loop
         last = self._trainer.enable_validation and (shortened or not self._validated) and self._ends() and not tuning
-        self._validated |= planned or last
         return planned or last
+
+    @property
+    def _validated(self) -> bool:
+        # Of the loop, which Lightning's checkpoints hold: a fit that goes on knows what came before. A sanity check and
+        # a finder's passes are not counted, Lightning takes them back.
+        return self._trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready > 0
 
     def _ends(self) -> bool:
         loop = self._trainer.fit_loop

@@ -22,6 +22,8 @@ _COUNTED = (
     "validated",
     "epochs",
     "validate_seconds",
+    "pass_records",
+    "val_batch",
     "batch",
     "beside",
     "_batches",

@@ -117,7 +117,7 @@ class Allowance:
             options = [*(options if "val_batches" not in run.saved.meta else []), *once, *fewer]
 
         def fits(plan: FitPlan) -> bool:
-            rho = self.foresight.bill_after_final(run, plan, new=new).rho
+            rho = self.foresight.bill_after_final(run, plan, new=new).undisturbed.rho
             return rho is None or rho <= most
 
         found = next((option for option in options if fits(option)), options[-1])
@@ -137,6 +137,7 @@ class Allowance:
     def _at_end(self, run: Run, policy: WarmStart, val_batches: int | None, forward: float) -> Bill | None:
         """The bill at the end of the run, with the shortest final fit; None where no end is in sight."""
         history, measured = run.history, replace(run.measured, cautious=False)
+        history = replace(history, bill=history.bill.undisturbed)
         reference: Callable[[int], Line | None] = run.reference
         if not run.saved.rounds:
             history, measured, reference = self._unmeasured(run, forward)
