@@ -20,13 +20,26 @@ def keep_cadence(trainer: L.Trainer) -> None:
     Args:
         trainer: a copy, before the epochs of its fit are set.
     """
-    _Cadence(trainer)
+    Cadence(trainer)
 
 
-class _Cadence:
+def cadence_of(trainer: L.Trainer) -> Cadence:
+    """What :func:`keep_cadence` has put on a copy."""
+    cadence = trainer.fit_loop.epoch_loop._should_check_val_fx.__self__  # type: ignore[attr-defined]
+    assert isinstance(cadence, Cadence)
+    return cadence
+
+
+class Cadence:
+    """Says when a fit validates, and knows whether it has.
+
+    Args:
+        trainer: a copy, whose loops ask it from here on.
+    """
+
     def __init__(self, trainer: L.Trainer) -> None:
         loop = trainer.fit_loop
-        self._trainer, self._epochs = trainer, loop.max_epochs
+        self._trainer, self._epochs, self._validated = trainer, loop.max_epochs, False
         self._steps = loop.epoch_loop.max_steps
         self._setup_data, self._should = loop.setup_data, loop.epoch_loop._should_check_val_fx
         self._update = loop.epoch_loop._update_learning_rates
@@ -34,7 +47,16 @@ class _Cadence:
         loop.epoch_loop._should_check_val_fx = self.should_validate  # type: ignore[method-assign]
         loop.epoch_loop._update_learning_rates = self.update_rates  # type: ignore[method-assign]
 
+    def fit_state(self) -> dict[str, Any]:
+        """Whether it has validated: Lightning counts passes of an epoch alone."""
+        return {"validated": self._validated}
+
+    def load_fit_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._validated = state["validated"]
+
     def setup_data(self) -> None:
+        """Set up the training data, as Lightning does, though an epoch has fewer batches than an interval."""
         trainer, every = self._trainer, self._trainer.check_val_every_n_epoch
         in_batches = isinstance(trainer.val_check_interval, int)
         if in_batches:
@@ -47,17 +69,13 @@ class _Cadence:
             trainer.val_check_batch = min(trainer.val_check_batch, trainer.fit_loop.max_batches)
 
     def should_validate(self, data_fetcher: Any) -> bool:
+        """Tell whether it validates after this batch."""
         planned = self._should(data_fetcher)
         shortened = self._trainer.fit_loop.max_epochs != self._epochs
         tuning = self._trainer.fit_loop.epoch_loop.max_steps != self._steps  # a finder's own loop
         last = self._trainer.enable_validation and (shortened or not self._validated) and self._ends() and not tuning
+        self._validated |= planned or last
         return planned or last
-
-    @property
-    def _validated(self) -> bool:
-        # Of the loop, which Lightning's checkpoints hold: a fit that goes on knows what came before. A sanity check and
-        # a finder's passes are not counted, Lightning takes them back.
-        return self._trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready > 0
 
     def _ends(self) -> bool:
         loop = self._trainer.fit_loop
@@ -67,6 +85,7 @@ class _Cadence:
         )
 
     def update_rates(self, interval: str, update_plateau_schedulers: bool) -> None:
+        """Step the schedulers, those on a plateau once there is what they monitor."""
         strategy, kept = self._trainer.strategy, self._trainer.strategy.lr_scheduler_configs
         if self._trainer.enable_validation and not self._validated:
             known = self._trainer.callback_metrics

@@ -32,7 +32,7 @@ SAVE_SECONDS = 5.0
 """A fit is not kept more often than that: epochs that take milliseconds are not worth a file each."""
 SHARE = 0.05
 """Of a fit's time, what keeping it may take, at most."""
-_FORMAT = 2
+_FORMAT = 3
 T = TypeVar("T")
 
 

@@ -45,7 +45,8 @@ class RoundRecord:
         candidates: records inferred to make the query that opened the round.
         stale: records of that query picked by an earlier round's score.
         final: whether this is the consolidating fit at the end.
-        cost: FLOPs, seconds and money spent up to and including this fit; bytes read, where the dataset counts them.
+        cost: FLOPs, seconds and money spent up to and including this fit; bytes read, where the dataset counts them,
+            and ``seconds_lost``, those of the seconds that interruptions have cost, where there were any.
         forecast: labels bought, FLOPs, seconds, money and rho at the run's end, foreseen after this fit from measured
             costs; empty where that cannot be foreseen. The first round's is the plan that later ones are held against.
     """

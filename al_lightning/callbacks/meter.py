@@ -207,7 +207,7 @@ class Meter(Callback):
         self._last = None
 
     def fit_state(self) -> dict[str, Any]:
-        """What was counted so far, and FLOPs of a record as measured."""
+        """What was counted so far, and FLOPs of a record as measured, or why they are unknown."""
         train = 0.0 if self._train_began is None else since(self._train_began)
         return {
             **{name: getattr(self, name) for name in _COUNTED},
@@ -216,6 +216,9 @@ class Meter(Callback):
             "first": self._first_seconds,
             "flops": {
                 kind: self.flops.per_record[kind] for kind in (self.kind, "validate") if kind in self.flops.per_record
+            },
+            "unknown": {
+                kind: self.flops.unknown[kind] for kind in (self.kind, "validate") if kind in self.flops.unknown
             },
         }
 
@@ -228,6 +231,7 @@ class Meter(Callback):
         self._validated_before = self.validate_seconds
         self._train_began = now - state["train"]
         self.flops.per_record.update(state["flops"])
+        self.flops.unknown.update(state["unknown"])
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class AutoScorer:
                 "Leave scoring= out, or pass the RayScorer itself."
             )
         if self.verdict is None or not self.verdict.pays:
-            self._decide(request.bill, len(request.ids))
+            self._decide(request.bill.undisturbed, len(request.ids))
         there = self.verdict is not None and self.verdict.pays
         return (self.elsewhere if there else TrainerScorer()).run(request)
 

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from al_lightning.cadence import cadence_of
 from al_lightning.callbacks.meter import Meter, Note
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
@@ -158,7 +159,7 @@ def run_fit(
     # Checkpoints stay last, where Lightning puts them; the meter is before what shapes the fit, which is measured.
     shape = shaping(plan, served, new=new, moments=moments)
     ours = [meter, *shape, best, *([stall] if stall else [])]
-    resume = [FitResume(file, meter, [*ours, served.sampler], kept, best_path)] if file else []
+    resume = [FitResume(file, meter, [*ours, cadence_of(trainer), served.sampler], kept, best_path)] if file else []
     trainer.callbacks = [*keep_start(model), *resume, *ours, *own]  # type: ignore[attr-defined]
     pool.train_ids, pool.train_sampler = served
     if served.sampler is not None:

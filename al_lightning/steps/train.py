@@ -144,6 +144,7 @@ def keep(
         cost={
             **{"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
             **({"bytes": bill.bytes} if bill.bytes else {}),
+            **({"seconds_lost": bill.lines["lost"].seconds} if "lost" in bill.lines else {}),
         },
     )
     run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}

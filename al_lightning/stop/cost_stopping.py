@@ -137,7 +137,8 @@ class CostStopping:
     def costs(self, history: History, forecast: Forecast) -> np.ndarray:
         """What further rounds cost, ``(m,)``."""
         rounds, prices = history.rounds, history.bill.prices
-        seconds = [r.cost.get("seconds", 0.0) for r in rounds]
+        # What a kill has cost says nothing of the rounds to come.
+        seconds = [r.cost.get("seconds", 0.0) - r.cost.get("seconds_lost", 0.0) for r in rounds]
         compute = (seconds[-1] - (seconds[-2] if len(rounds) > 1 else 0.0)) / 3600 * prices.hour
         now = rounds[-1].labelled
         return cost_of_rounds(forecast.labels, now=now, price=prices.label, compute=max(0.0, compute))

@@ -6,7 +6,9 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,10 @@ def run(
     return model, learner(folder, made, **kwargs).fit(model, datamodule=pool_of(batch_size=4, loader=loader))
 
 
+MEASURED = ("validation", "val_batches", "tuning", "flops_per_record", "flops_unknown", "logged_steps")
+"""What is planned from."""
+
+
 def outcome(folder: Path, result: Result) -> dict[str, Any]:
     """What must not depend on an interruption."""
     saved = read_run(folder)
@@ -198,6 +204,7 @@ def outcome(folder: Path, result: Result) -> dict[str, Any]:
         "weights": {name: value.tolist() for name, value in result.model.state_dict().items()},
         "rounds": [(r.epochs, r.metrics, r.forecast.keys()) for r in (*saved.rounds, saved.final) if r is not None],
         "records": {phase: result.bill.lines[phase].records for phase in ("train", "validate")},
+        "measured": {name: saved.meta.get(name) for name in MEASURED},
     }
 
 
@@ -215,6 +222,8 @@ CASES: dict[str, dict[str, Any]] = {
     "steps": {"trainer": {"max_steps": 11}},
     "validated now and then": {"trainer": {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}},
     "validated often": {"trainer": {"val_check_interval": 0.5}},
+    "validated over epochs": {"trainer": {"val_check_interval": 7, "check_val_every_n_epoch": None}},
+    "plateau, validated late": {"trainer": {"check_val_every_n_epoch": 3}, "schedule": "plateau"},
     "callbacks": {
         "callbacks": [
             Tallies,
@@ -255,6 +264,40 @@ def test_it_ends_bit_for_bit_as_one_that_was_not_interrupted(tmp_path: Path, cas
     assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
     assert min(model.trained) == (1, epoch)
     assert result.bill.lines["lost"].records == 2 * 4
+
+
+@pytest.mark.parametrize(
+    "case",
+    {
+        "validated before alone": {"trainer": {"check_val_every_n_epoch": 3, "num_sanity_val_steps": 0}},
+        "steps": CASES["steps"],
+    }.items(),
+    ids=itemgetter(0),
+)
+def test_what_a_first_fit_has_validated_is_known_as_it_goes_on(tmp_path: Path, case: tuple[str, Any]) -> None:
+    settings = {**case[1], "round_size": Listed([12])}
+    _, whole = run(tmp_path / "whole", **settings)
+    with pytest.raises(Interruption):
+        run(tmp_path / "run", (1, 3, 1), **settings)
+    _, result = run(tmp_path / "run", **settings)
+    assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
+    assert read_run(tmp_path / "run").meta["validation"] == {"records": 9, "batch": 4}
+
+
+@pytest.mark.parametrize("rho", [2.0, 2.8])
+@pytest.mark.parametrize("fit", [1, 2])
+def test_a_fit_that_is_lost_leaves_no_less_of_rho(
+    tmp_path: Path, rho: float, fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_resume, "SAVE_SECONDS", math.inf)
+    settings = {**FRUGAL, "fit": replace(FRUGAL["fit"], rho=rho)}
+    _, whole = run(tmp_path / "whole", **settings)
+    for kill in range(3):
+        with pytest.raises(Interruption):
+            run(tmp_path / "run", (1 if kill else fit, 2, 1), **settings)
+    _, result = run(tmp_path / "run", **settings)
+    assert result.bill.lines["lost"].records > 0
+    assert outcome(tmp_path / "run", result) == outcome(tmp_path / "whole", whole)
 
 
 @pytest.mark.parametrize("case", ["frugal", "callbacks"])
@@ -370,7 +413,7 @@ def truncate(file: Path) -> None:
 
 
 def poison(file: Path) -> None:
-    save({"format": 2, "key": Executes(file.parents[2] / "executed")}, file)
+    save({"format": 3, "key": Executes(file.parents[2] / "executed")}, file)
 
 
 def of_another_fit(file: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import doctest
 import sys
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 
 from al_lightning import AutoScorer
-from al_lightning.cost.bill import Bill
+from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.distributing import distributing, inference_share
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
@@ -75,6 +76,16 @@ def test_it_goes_elsewhere_where_inference_is_most_of_the_work(tmp_path):
     assert elsewhere.calls == 2
     assert elsewhere.closed == 1
     assert len(result.labelled) == 24
+
+
+def test_work_that_a_kill_has_cost_keeps_nothing_here(monkeypatch):
+    elsewhere = Elsewhere()
+    scorer = AutoScorer(elsewhere=elsewhere, workers=8)
+    lines = {"score": Line(records=10, seconds=10.0), "train": Line(records=1, seconds=1.0), "lost": Line(seconds=1e6)}
+    request = SimpleNamespace(trainer=SimpleNamespace(world_size=1), bill=Bill(lines=lines), ids=range(10))
+    monkeypatch.setattr(elsewhere, "run", lambda request: "there")
+    with pytest.warns(UserWarning, match="distributing pays"):
+        assert scorer.run(request) == "there"
 
 
 def test_it_stays_where_training_is_most_of_the_work(tmp_path):

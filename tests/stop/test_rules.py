@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,13 @@ def test_the_reason_has_the_forecast_its_interval_and_what_it_costs() -> None:
     assert numbers["cost"][0] == pytest.approx(100 * 1.0 + 2.0 * 700 / 600)  # a second costs 1
     assert numbers["net"] < 0
     assert "no number of rounds pays" in reason.sentence
+
+
+def test_rounds_to_come_cost_no_more_for_what_a_kill_has_cost() -> None:
+    rule, whole = CostStopping(price_per_point=1.0), history(CURVE, kappa=KAPPA, seconds=2.0)
+    *before, last = whole.rounds
+    cost = {**last.cost, "seconds": last.cost["seconds"] + 3600, "seconds_lost": 3600.0}
+    assert rule.report(replace(whole, rounds=(*before, replace(last, cost=cost)))) == pytest.approx(rule.report(whole))
 
 
 def test_the_forecast_is_reported_every_round() -> None:
