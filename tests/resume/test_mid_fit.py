@@ -24,6 +24,7 @@ from al_lightning import fit_resume
 from al_lightning.callbacks import meter
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.cost.flops import FlopMeter
 from al_lightning.durable import digest_of, sealed, write_aside
 from al_lightning.errors import CannotWrite
 from al_lightning.pool.file_oracle import FileOracle
@@ -346,6 +347,12 @@ def test_the_bill_is_that_of_a_whole_run_and_what_was_lost(tmp_path: Path) -> No
     assert read_run(tmp_path / "run").rounds[1].cost["flops"] == pytest.approx(
         read_run(tmp_path / "whole").rounds[1].cost["flops"] + lost.flops
     )
+
+
+def test_flops_that_could_not_be_counted_stay_unknown() -> None:
+    before, now = FlopMeter(unknown={"train": "a custom kernel"}), FlopMeter()
+    meter.Meter(now, "train").load_fit_state(meter.Meter(before, "train").fit_state())
+    assert now.unknown == {"train": "a custom kernel"}
 
 
 class Burns(Callback):
