@@ -68,7 +68,7 @@ class Meter(Callback):
         self._train_began: float | None = None
         self._noted = self._began = time.perf_counter()
         self.seconds_before = 0.0
-        self._validate_began = 0.0
+        self._validate_began = self._validated_before = 0.0
         self.pass_records = self.val_batch = self._validated_then = 0
         self.beside = self._records = 0
         self._ready: dict[str, int] = {}
