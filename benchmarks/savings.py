@@ -30,7 +30,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf, open_dict
 from torch.utils.flop_counter import FlopCounterMode
 
-from al_lightning.cli.build import be_quiet, build, compose_config, register_resolvers
+from al_lightning.cli.build import be_quiet, build, compose_config
 from al_lightning.features.source import RawInputs
 from al_lightning.history import RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
@@ -178,7 +178,6 @@ def proxy(*, protocol: str, learning_rate: float, schedule: str) -> L.LightningM
 def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Any:
     """A run's configuration: the method's own, with the protocol's data, model and recipe put in."""
     chosen = recipe(name)
-    register_resolvers()
     common = ["logger=none", f"labels={scale.labels}", f"seed={seed}"]
     cfg = compose_config("run", [*common, *scale.methods[method]])
     with open_dict(cfg):

@@ -101,6 +101,7 @@ def compose_config(name: str, overrides: Sequence[str], config_dir: Path | None 
     from hydra import compose, initialize_config_dir
 
     check_options(overrides)
+    register_resolvers()
     more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     with initialize_config_dir(version_base="1.3", config_dir=str(paths.config_dir())):
         cfg = compose(name, [*overrides, *more])

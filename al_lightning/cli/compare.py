@@ -22,7 +22,6 @@ from al_lightning.cli.build import (
     compose_config,
     evaluate,
     part,
-    register_resolvers,
 )
 from al_lightning.cli.progress import RoundsBar
 from al_lightning.cli.say import say_error
@@ -63,7 +62,6 @@ def compare(arguments: Sequence[str]) -> int:
 
     be_quiet()
     warnings.filterwarnings("ignore", "classes .* have no labelled record")  # it is among each run's reasons
-    register_resolvers()
     try:
         comparison = Comparison.of(arguments)
         if comparison is None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.whole import WholePool
-from al_lightning.cli.build import be_quiet, build, compose_config, part, register_resolvers
+from al_lightning.cli.build import be_quiet, build, compose_config, part
 from al_lightning.cli.say import say_error
 from al_lightning.cost.architectures import architecture
 from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
@@ -115,7 +115,6 @@ def plan(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0
     be_quiet()
-    register_resolvers()
     own = [a for a in arguments if a != "--json"]
     try:
         found = planned(compose_config("plan", own), own)

@@ -69,10 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 def _pool(overrides: Sequence[str], config_dir: Path | None) -> PoolDataModule:
     from hydra.errors import HydraException
 
-    from al_lightning.cli.build import be_quiet, compose_config, part, register_resolvers
+    from al_lightning.cli.build import be_quiet, compose_config, part
 
     be_quiet()
-    register_resolvers()
     try:
         pool: PoolDataModule = part(compose_config("run", overrides, config_dir), "data")
     except HydraException as error:

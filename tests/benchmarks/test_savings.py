@@ -132,7 +132,7 @@ def test_what_a_preset_says_of_itself_makes_no_other_row(tmp_path: Path) -> None
 def test_a_finished_row_is_read_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Scale(labels=60, first=20, step=20, seeds=[0], methods={"frugal": MAIN["frugal"]})
     first = measure("letter", small, "frugal", 0, tmp_path / "run")
-    assert (first["labels"], first["rounds"]) == (60, 7)
+    assert (first["labels"], first["rounds"]) == (60, 3)
     monkeypatch.setattr(savings, "build", lambda *a: pytest.fail("made again"))
     assert measure("letter", small, "frugal", 0, tmp_path / "run") == first
     other = Scale(labels=50, first=20, step=20, seeds=[0], methods=small.methods)

@@ -220,6 +220,7 @@ def test_no_secret_of_the_environment_reaches_folder_log_or_message(
     for name in ("WANDB_API_KEY", "LABEL_STUDIO_API_KEY", "LABEL_STUDIO_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of an earlier test's W&B run, in this process
     monkeypatch.chdir(tmp_path)
     command = ["run", "oracle=file", "logger=wandb", "labels=20", "round_size.rounds=2", "trainer.max_epochs=32"]
     command.append("run_dir=runs/x")
