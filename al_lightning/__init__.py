@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     from al_lightning.cost.budget import Budget
     from al_lightning.cost.prices import Prices
     from al_lightning.features.source import Layer, RawInputs
-    from al_lightning.fit_plan import FitPlan
+    from al_lightning.fit.plan import FitPlan
+    from al_lightning.fit.trainer import fresh_trainer
     from al_lightning.history import History, Reason, RoundRecord
     from al_lightning.learner import ActiveLearner
+    from al_lightning.oracles.file_oracle import FileOracle
+    from al_lightning.oracles.label_studio import LabelStudioOracle
+    from al_lightning.oracles.oracle import SKIP, DatasetOracle, FunctionOracle
     from al_lightning.pool.datamodule import PoolDataModule
-    from al_lightning.pool.file_oracle import FileOracle
-    from al_lightning.pool.label_studio import LabelStudioOracle
-    from al_lightning.pool.oracle import SKIP, DatasetOracle, FunctionOracle
-    from al_lightning.pool.parquet_shards import ParquetShards
-    from al_lightning.pool.tar_shards import TarShards
     from al_lightning.query import (
         BALD,
         Badge,
@@ -44,12 +43,13 @@ if TYPE_CHECKING:
     )
     from al_lightning.result import Result
     from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
-    from al_lightning.rounds import fresh_trainer
     from al_lightning.scoring.auto import AutoScorer
     from al_lightning.scoring.outputs import Outputs
-    from al_lightning.scoring.ray_scorer import RayScorer
-    from al_lightning.scoring.ray_team import Workers
+    from al_lightning.scoring.ray.scorer import RayScorer
+    from al_lightning.scoring.ray.team import Workers
     from al_lightning.scoring.trainer import Scores, score
+    from al_lightning.shards.parquet import ParquetShards
+    from al_lightning.shards.tar import TarShards
     from al_lightning.stop import (
         AllOf,
         AnyOf,
@@ -142,26 +142,26 @@ _HOMES = {
     "cost.budget": "Budget",
     "cost.prices": "Prices",
     "features.source": "Layer RawInputs",
-    "fit_plan": "FitPlan",
+    "fit.plan": "FitPlan",
     "history": "History Reason RoundRecord",
     "learner": "ActiveLearner",
     "pool.datamodule": "PoolDataModule",
-    "pool.file_oracle": "FileOracle",
-    "pool.label_studio": "LabelStudioOracle",
-    "pool.oracle": "SKIP DatasetOracle FunctionOracle",
-    "pool.parquet_shards": "ParquetShards",
-    "pool.tar_shards": "TarShards",
+    "oracles.file_oracle": "FileOracle",
+    "oracles.label_studio": "LabelStudioOracle",
+    "oracles.oracle": "SKIP DatasetOracle FunctionOracle",
+    "shards.parquet": "ParquetShards",
+    "shards.tar": "TarShards",
     "query": (
         "BALD Badge ClusterMargin Entropy InformationDensity KCenterGreedy KMeans LeastConfidence Margin Novel "
         "PerCost ProbCover Random RandomControl Stochastic Stratified TypiClust Variance VariationRatio"
     ),
     "result": "Result",
     "round_size": "Doubling Fixed Growing Listed Planned Spread",
-    "rounds": "fresh_trainer",
+    "fit.trainer": "fresh_trainer",
     "scoring.auto": "AutoScorer",
     "scoring.outputs": "Outputs",
-    "scoring.ray_scorer": "RayScorer",
-    "scoring.ray_team": "Workers",
+    "scoring.ray.scorer": "RayScorer",
+    "scoring.ray.team": "Workers",
     "scoring.trainer": "Scores score",
     "stop": "AllOf AnyOf ClassificationChange CostStopping OverallUncertainty PoolCovered StabilizingPredictions",
 }

@@ -36,7 +36,7 @@ class RoundRecord:
         queried: size of the query that opened the round.
         metrics: what the user's module logged, of the weights that were kept.
         epochs: epochs trained.
-        start: where the weights came from (see :class:`~al_lightning.fit_plan.FitPlan`).
+        start: where the weights came from (see :class:`~al_lightning.fit.plan.FitPlan`).
         attempts: fits this round took; more than one after a stall.
         restarted: whether the weights were drawn anew for this round after a stall.
         agreement: Cohen's kappa with the previous round's predictions on the stop set, or None.

@@ -15,7 +15,9 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
-from al_lightning.compatible import check_parts, check_pool, reads_features
+from al_lightning.checks.compatible import check_parts, check_pool, reads_features
+from al_lightning.checks.given import check_datamodule, check_given, check_model, round_size_of, rules_of
+from al_lightning.checks.packages import check_package
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.energy import EnergyMeter
 from al_lightning.cost.ledger import Entry
@@ -24,27 +26,25 @@ from al_lightning.cost.recipe import Recipe
 from al_lightning.cost.validation import Validation
 from al_lightning.features.activations import Activations
 from al_lightning.features.provider import Features
-from al_lightning.fit_plan import FitPolicy, load, modes_kept
-from al_lightning.given import check_datamodule, check_given, check_model, round_size_of, rules_of
-from al_lightning.handed_back import Best, deliver
+from al_lightning.fit.handed_back import Best, deliver
+from al_lightning.fit.plan import FitPolicy, load, modes_kept
+from al_lightning.fit.set_up import materialise
+from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
 from al_lightning.history import History, Reason, RoundRecord
-from al_lightning.interrupts import stoppable
-from al_lightning.packages import check_package
+from al_lightning.oracles.oracle import SKIP, DatasetOracle, Oracle, People
+from al_lightning.oracles.votes import agreement
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.intake import next_step
-from al_lightning.pool.oracle import SKIP, DatasetOracle, Oracle, People
-from al_lightning.pool.votes import agreement
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
-from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
-from al_lightning.run import Run
+from al_lightning.run.describe import describe, describe_model
+from al_lightning.run.interrupts import stoppable
+from al_lightning.run.run import Run
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
-from al_lightning.set_up import materialise
-from al_lightning.settings import describe, describe_model
 from al_lightning.steps.allowance import Allowance
 from al_lightning.steps.begin import begin, note_trained, resume
 from al_lightning.steps.foresight import Foresight

@@ -10,7 +10,7 @@ import numpy as np
 
 from al_lightning.cost.bill import Bill
 from al_lightning.history import Reason, RoundRecord
-from al_lightning.pool.votes import Agreement
+from al_lightning.oracles.votes import Agreement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ from typing import Protocol
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cost.ahead import Measured
-from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Line
 from al_lightning.cost.course import Course
-from al_lightning.cost.efficiency import Efficiency, growing, whole_sizes
-from al_lightning.fit_plan import FitPolicy
+from al_lightning.fit.plan import FitPolicy
 from al_lightning.history import History
+from al_lightning.planning.architectures import BACKWARD
+from al_lightning.planning.efficiency import Efficiency, growing, whole_sizes
 
 
 class RoundSize(Protocol):

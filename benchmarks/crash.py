@@ -60,16 +60,16 @@ from al_lightning import (
     run_files,
 )
 from al_lightning import learner as learner_module
-from al_lightning.callbacks import meter
 from al_lightning.cli import people as people_module
 from al_lightning.cli.problems import Classifier
-from al_lightning.durable import read_tensors
 from al_lightning.features.provider import Features
-from al_lightning.pool import file_oracle
+from al_lightning.fit import meter
+from al_lightning.oracles import file_oracle
+from al_lightning.run.durable import read_tensors
+from al_lightning.run.store import Store, read_run
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.steps import label as label_module
 from al_lightning.steps import train as train_module
-from al_lightning.store import Store, read_run
 from benchmarks import crash_fits, crash_parts
 from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.people import Person

@@ -2,7 +2,7 @@
 
 A run of three fits of several epochs, the last of them the consolidating one, from warm weights at the peak of a
 schedule, with averaged weights and a ModelCheckpoint. Every epoch is kept, as in fits whose epochs take longer than
-``al_lightning.fit_resume.SAVE_SECONDS``. ``kill -9``
+``al_lightning.fit.resume.SAVE_SECONDS``. ``kill -9``
 
 - in every epoch of every fit: before its first batch, in its middle, before its validation, and after it;
 - before every system call that writes what is kept of the second fit (benchmarks/syscalls.py finds them).
@@ -27,10 +27,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import TensorDataset
 
 from al_lightning import ActiveLearner, Listed, Margin, PoolDataModule, WarmStart, fit_resume
-from al_lightning.callbacks import meter
 from al_lightning.cli.problems import Classifier
-from al_lightning.durable import read_tensors
-from al_lightning.store import read_run
+from al_lightning.fit import meter
+from al_lightning.run.durable import read_tensors
+from al_lightning.run.store import read_run
 from benchmarks.syscalls import Call, forked, traced
 
 RECORDS, CLASSES, SIZES, EPOCHS, BATCH = 60, 3, [12, 12, 12], 3, 4

@@ -45,8 +45,8 @@ from al_lightning import (
 )
 from al_lightning.cli.main import main as command
 from al_lightning.cli.problems import Classifier
-from al_lightning.durable import read_tensors
-from al_lightning.store import Saved, read_run
+from al_lightning.run.durable import read_tensors
+from al_lightning.run.store import Saved, read_run
 from benchmarks.syscalls import forked
 
 RECORDS, NAMES, BATCH = 90, ["cat", "dog", "owl"], 4

@@ -62,15 +62,15 @@ from al_lightning import (
 )
 from al_lightning.cli.people import people
 from al_lightning.cli.problems import Classifier
-from al_lightning.durable import check_seal, digest_of, read_arrays, read_tensors
 from al_lightning.errors import ActiveLearningError
 from al_lightning.features import cache
 from al_lightning.pool.fingerprint import digest
-from al_lightning.recover import recover
 from al_lightning.report.labels import labelled_rows
-from al_lightning.run_paths import inside
-from al_lightning.run_schema import take_checksums
-from al_lightning.store import Saved, Store, read_run
+from al_lightning.run.durable import check_seal, digest_of, read_arrays, read_tensors
+from al_lightning.run.paths import inside
+from al_lightning.run.recover import recover
+from al_lightning.run.schema import take_checksums
+from al_lightning.run.store import Saved, Store, read_run
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, write_results
 
 RECORDS, CLASSES, SIZES, EPOCHS = 60, ["cat", "dog", "owl"], [6, 6, 6], 3

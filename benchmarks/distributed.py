@@ -44,9 +44,9 @@ from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Question, Request, Scorer
-from al_lightning.scoring.ray_cluster import imported
-from al_lightning.scoring.ray_scorer import RayScorer
-from al_lightning.scoring.ray_team import Workers
+from al_lightning.scoring.ray.cluster import imported
+from al_lightning.scoring.ray.scorer import RayScorer
+from al_lightning.scoring.ray.team import Workers
 from al_lightning.scoring.trainer import TrainerScorer
 from benchmarks.common import RESULTS, UNFINISHED, barebones_trainer, claim, write_results
 from benchmarks.distributed_chaos import chaos

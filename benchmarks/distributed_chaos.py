@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.scoring import ray_scorer
 from al_lightning.scoring.kept import Gathered
-from al_lightning.scoring.ray_cluster import imported
-from al_lightning.scoring.ray_scorer import RayScorer
-from al_lightning.scoring.ray_team import Member
+from al_lightning.scoring.ray import scorer as ray_scorer
+from al_lightning.scoring.ray.cluster import imported
+from al_lightning.scoring.ray.scorer import RayScorer
+from al_lightning.scoring.ray.team import Member
 from al_lightning.scoring.shards import Attempt, Schedule, Shard
 from al_lightning.scoring.trainer import TrainerScorer
 

@@ -13,8 +13,8 @@ import torch
 
 from al_lightning.query import Margin
 from al_lightning.scoring.outputs import Outputs
-from al_lightning.scoring.ray_cluster import imported
-from al_lightning.scoring.ray_scorer import RayScorer
+from al_lightning.scoring.ray.cluster import imported
+from al_lightning.scoring.ray.scorer import RayScorer
 
 WORKERS, RECORDS, ROUNDS = 2, 65_536, 2
 

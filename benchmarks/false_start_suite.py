@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset
 
 from al_lightning.cli.problems import digits
-from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy

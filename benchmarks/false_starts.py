@@ -34,9 +34,9 @@ import torch
 
 from al_lightning import ActiveLearner, Margin, PoolDataModule, StallDetection, WarmStart
 from al_lightning.cli.build import be_quiet
-from al_lightning.pool.oracle import FunctionOracle
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.result import Result
-from al_lightning.store import Store
+from al_lightning.run.store import Store
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, write_results
 from benchmarks.false_start_suite import (
     DAMAGED,

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from al_lightning import WarmStart
-from al_lightning.cost.architectures import architecture
-from al_lightning.cost.planner import Way, plan
-from al_lightning.cost.project import Project
+from al_lightning.planning.architectures import architecture
+from al_lightning.planning.planner import Way, plan
+from al_lightning.planning.project import Project
 from benchmarks.common import claim, write_results
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"

@@ -19,7 +19,7 @@ from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.course import Course
 from al_lightning.history import History
-from al_lightning.store import read_run
+from al_lightning.run.store import read_run
 from benchmarks.common import barebones_trainer
 from benchmarks.savings import Scale, configure
 

@@ -23,9 +23,9 @@ import numpy as np
 
 from al_lightning.cost.ledger import Entry
 from al_lightning.history import Reason, RoundRecord
-from al_lightning.pool.file_oracle import FileOracle
-from al_lightning.pool.votes import Statement
-from al_lightning.store import Change, Query, Store
+from al_lightning.oracles.file_oracle import FileOracle
+from al_lightning.oracles.votes import Statement
+from al_lightning.run.store import Change, Query, Store
 from benchmarks.common import claim, write_results
 
 ROUNDS, PER_ROUND = 1_000, 100

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from al_lightning.errors import ActiveLearningError
-from al_lightning.store import read_run
+from al_lightning.run.store import read_run
 
 
 class Person:

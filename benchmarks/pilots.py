@@ -1,13 +1,12 @@
 """What the labels of a pilot say, drawn at random from a pool: of 1 % of what is bought, and of 1 % of the pool.
 
 Whether a pilot says anything is decided beside what the labels of the other sources look like. The rule
-(:mod:`al_lightning.cost.signal`) was set on made-up clusters before a pilot was drawn. There 20 to 25 labels, of 26 to
-77 classes, could in no case be told from shuffled ones with confidence, clean ones mostly could, and ones of which 60 %
-were shuffled could not; of 100 to 160, shuffled ones were seen in 71 % to 86 % of the cases, with 0 % to 8 % of false
-warnings. After the pilots had been looked at once, hand-made labels with a class of a hundredth, and many that say
-little, were found to be warned about: what is expected of unequal classes was corrected, and p <= 0.05 rules a warning
-out. Both are in the results; neither was chosen by them.
-"""
+(:mod:`al_lightning.planning.signal`) was set on made-up clusters before a pilot was drawn. There 20 to 25 labels, of
+26 to 77 classes, could in no case be told from shuffled ones with confidence, clean ones mostly could, and ones of
+which 60 % were shuffled could not; of 100 to 160, shuffled ones were seen in 71 % to 86 % of the cases, with 0 % to 8
+% of false warnings. After the pilots had been looked at once, hand-made labels with a class of a hundredth, and many
+that say little, were found to be warned about: what is expected of unequal classes was corrected, and p <= 0.05 rules
+a warning out. Both are in the results; neither was chosen by them. """
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.cost.signal import MOST_RECORDS, LabelSignal, Reference, effect_of, label_signal
+from al_lightning.planning.signal import MOST_RECORDS, LabelSignal, Reference, effect_of, label_signal
 from benchmarks.protocols import PROTOCOLS
 
 SHARE = 0.01

@@ -35,14 +35,14 @@ from omegaconf import OmegaConf, open_dict
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import Staggered
 from al_lightning.cli.build import be_quiet, build
-from al_lightning.cost.architectures import architecture
-from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
 from al_lightning.cost.flops import FlopMeter
-from al_lightning.cost.planner import Way, plan
 from al_lightning.cost.prices import Prices
-from al_lightning.cost.project import Project
-from al_lightning.cost.schedule import LEAST_FIRST, best_schedule, growing, schedule
 from al_lightning.history import RoundRecord
+from al_lightning.planning.architectures import architecture
+from al_lightning.planning.efficiency import FRUGAL_WORTH, Efficiency
+from al_lightning.planning.planner import Way, plan
+from al_lightning.planning.project import Project
+from al_lightning.planning.schedule import LEAST_FIRST, best_schedule, growing, schedule
 from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.forecasts import RUNS, measure
 from benchmarks.pilots import references
@@ -146,7 +146,7 @@ def counting() -> list[Row]:
     rows = []
     for name in ("letter", "banking77"):
         Timed.taken.clear()
-        with patch("al_lightning.run.FlopMeter", Timed), tempfile.TemporaryDirectory() as folder:
+        with patch("al_lightning.run.run.FlopMeter", Timed), tempfile.TemporaryDirectory() as folder:
             parts = build(configure(name, Scale.of(name, True), "baseline", 0, Path(folder) / "run"))
             result = parts.learner.fit(parts.model, parts.pool)
         kinds = [kind for kind in Timed.taken if not kind.endswith(", counted")]

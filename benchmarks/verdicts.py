@@ -44,12 +44,12 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.cost.efficiency import Efficiency
-from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
-from al_lightning.cost.project import Project
-from al_lightning.cost.signal import Reference
-from al_lightning.cost.verdict import EVERYTHING, ORDINARY, RANDOM, THIS, verdict
+from al_lightning.planning.efficiency import Efficiency
+from al_lightning.planning.planner import Way
+from al_lightning.planning.project import Project
+from al_lightning.planning.signal import Reference
+from al_lightning.planning.verdict import EVERYTHING, ORDINARY, RANDOM, THIS, verdict
 from benchmarks.common import RESULTS, UNFINISHED
 from benchmarks.pilots import Pilots, pilots
 from benchmarks.protocols import FOR_VERDICTS, recipe, source_of

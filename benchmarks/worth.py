@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.cost.efficiency import Efficiency, Observation, even, growing
+from al_lightning.planning.efficiency import Efficiency, Observation, even, growing
 from benchmarks.common import RESULTS
 from benchmarks.protocols import source_of
 from benchmarks.savings import labels_to_match

@@ -17,7 +17,7 @@ from al_lightning import (
     score,
 )
 from al_lightning.cli.problems import Classifier, digits
-from al_lightning.fit_plan import reinitialise
+from al_lightning.fit.plan import reinitialise
 
 
 def main(restarts: int = 3) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Subset
 
 from al_lightning import RoundPlateau, StallDetection, WarmStart
 from al_lightning.cli.problems import Classifier, digits
-from al_lightning.fit_plan import reinitialise
+from al_lightning.fit.plan import reinitialise
 
 
 def main(restarts: int = 3) -> None:

@@ -6,11 +6,11 @@ import lightning.pytorch as L
 
 from al_lightning import ActiveLearner, Budget, Listed, Margin, PoolDataModule, Prices, RandomShare, WarmStart
 from al_lightning.cli.problems import Classifier, digits
-from al_lightning.cost.efficiency import Efficiency
-from al_lightning.cost.planner import Way, plan
-from al_lightning.cost.project import Project
-from al_lightning.cost.schedule import trade_off
-from al_lightning.cost.verdict import verdict
+from al_lightning.planning.efficiency import Efficiency
+from al_lightning.planning.planner import Way, plan
+from al_lightning.planning.project import Project
+from al_lightning.planning.schedule import trade_off
+from al_lightning.planning.verdict import verdict
 from al_lightning.steps.rehearse import rehearse
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from al_lightning import ParquetShards, TarShards
-from al_lightning.pool.shard_files import ShardFile, Shards
+from al_lightning.shards.files import ShardFile, Shards
 from tests.helpers import blobs
 
 PAD = 2000

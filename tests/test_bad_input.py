@@ -19,8 +19,8 @@ from al_lightning.candidates import EveryK, WholePool
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor, UnsupportedModel
+from al_lightning.oracles.oracle import SKIP, FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import SKIP, FunctionOracle
 from al_lightning.query import KCenterGreedy, Margin, Random
 from al_lightning.round_size import Fixed, Listed
 from tests.helpers import Net, Records, blobs, learner, net, pool_of, quiet

@@ -30,10 +30,10 @@ from al_lightning import (
     VariationRatio,
 )
 from al_lightning.errors import OutputMismatch, PoolError
+from al_lightning.oracles.oracle import check_labels, plain
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.label_codec import decode, encode
-from al_lightning.pool.oracle import check_labels, plain
 from al_lightning.pool.views import LabelledView
 from al_lightning.scoring.trainer import ask_candidates
 from tests.helpers import Records, learner, quiet

@@ -10,8 +10,8 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from al_lightning.fit.trainer import check_untrained
 from al_lightning.history import Reason
-from al_lightning.rounds import check_untrained
 
 
 @dataclass

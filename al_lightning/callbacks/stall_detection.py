@@ -13,9 +13,9 @@ import numpy as np
 from al_lightning.callbacks.base import Memory, RoundCallback
 from al_lightning.callbacks.round_plateau import Direction, check_mode
 from al_lightning.errors import ActiveLearningError, UnknownMonitor
+from al_lightning.fit.trainer import abort_fit
 from al_lightning.history import History, Reason
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.rounds import abort_fit
 from al_lightning.stop.false_start import REMEDIES, Remedy, false_start, remedy_for
 
 LEAST_GAIN = 0.1

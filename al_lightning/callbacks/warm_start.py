@@ -13,13 +13,13 @@ from lightning.pytorch.callbacks import Callback
 from al_lightning.callbacks.base import Memory, RoundCallback, stalled
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan, Length, Served, Start, Weights, frozen, load, records_of, snapshot
-from al_lightning.fit_shape import KeepMoments, Moments, shaping
-from al_lightning.fit_start import apply_start
+from al_lightning.fit.plan import FitPlan, Length, Served, Start, Weights, frozen, load, records_of, snapshot
+from al_lightning.fit.shape import KeepMoments, Moments, shaping
+from al_lightning.fit.start import apply_start
+from al_lightning.fit.trainer import resumes, set_epochs
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
-from al_lightning.rounds import resumes, set_epochs
 from al_lightning.seeds import number
 
 Mode = Literal["reset", "keep", "shrink_perturb", "resume", "fire", "dash"]

@@ -20,9 +20,9 @@ from al_lightning.cli import paths
 from al_lightning.cli.check import BadOption, check
 from al_lightning.cli.secrets import check_config, check_options
 from al_lightning.errors import ActiveLearningError
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.rounds import fresh_trainer
 
 _LONGEST_NAME = 120
 _ROUNDS, _LEAST_ROUND = 7, 20

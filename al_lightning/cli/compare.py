@@ -27,11 +27,11 @@ from al_lightning.cli.progress import RoundsBar
 from al_lightning.cli.say import say_error
 from al_lightning.errors import ActiveLearningError, Interrupted, UnknownFlops
 from al_lightning.history import RoundRecord
-from al_lightning.interrupts import stoppable
 from al_lightning.report.environment import environment
 from al_lightning.report.plots import plot_comparison
 from al_lightning.report.table import comparison_table, print_table, summarise
-from al_lightning.settings import differing
+from al_lightning.run.describe import differing
+from al_lightning.run.interrupts import stoppable
 
 USAGE = """\
 usage: al-lightning compare [option=value ...]

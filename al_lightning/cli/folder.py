@@ -11,8 +11,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from al_lightning.cli.say import say_error
-from al_lightning.durable import make_folder, writing
 from al_lightning.errors import CannotWrite
+from al_lightning.run.durable import make_folder, writing
 
 
 class CheckFolder(Callback):

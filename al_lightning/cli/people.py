@@ -18,18 +18,18 @@ from rich.table import Table
 
 from al_lightning.cli.say import no_collection, say, say_error
 from al_lightning.cost.prices import Prices
-from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.history import Reason
-from al_lightning.pool.file_oracle import pending, read_folder, release, repeats, waiting
+from al_lightning.oracles.file_oracle import pending, read_folder, release, repeats, waiting
+from al_lightning.oracles.label_cell import Language, language_of
+from al_lightning.oracles.label_file import Reader
+from al_lightning.oracles.oracle import SKIP, LabelRequest
+from al_lightning.oracles.votes import Decisions, Statement, agreement, decide
 from al_lightning.pool.intake import Intake, next_step, take_in
-from al_lightning.pool.label_cell import Language, language_of
-from al_lightning.pool.label_file import Reader
-from al_lightning.pool.oracle import SKIP, LabelRequest
-from al_lightning.pool.votes import Decisions, Statement, agreement, decide
 from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
-from al_lightning.store import Change, Saved, Store, read_run
+from al_lightning.run.durable import write_aside
+from al_lightning.run.store import Change, Saved, Store, read_run
 
 
 def people(verb: str, arguments: Sequence[str]) -> int:
@@ -111,7 +111,7 @@ class _Labelling:
             return Reason("waiting", f"waiting for {n} labels; run again when they are there", {"labels": n})
         language = Language(task=self.task, classes=self.rules.get("classes"))
         if "server" in self.rules:
-            from al_lightning.pool.label_studio import waiting_at
+            from al_lightning.oracles.label_studio import waiting_at
 
             return waiting_at(
                 self.rules["server"], self.request, self.decisions, language=language, adjudicator=self.adjudicator

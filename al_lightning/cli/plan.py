@@ -17,22 +17,22 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates.whole import WholePool
 from al_lightning.cli.build import be_quiet, build, compose_config, part
 from al_lightning.cli.say import say_error
-from al_lightning.cost.architectures import architecture
-from al_lightning.cost.efficiency import FRUGAL_WORTH, Efficiency
-from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
-from al_lightning.cost.project import BadProject, Project
-from al_lightning.cost.schedule import Schedule, best_schedule, schedule, trade_off
-from al_lightning.cost.signal import LabelSignal, label_signal
-from al_lightning.cost.verdict import Lever, Verdict, levers, verdict
 from al_lightning.errors import ActiveLearningError
 from al_lightning.features.source import Layer, RawInputs
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.planning.architectures import architecture
+from al_lightning.planning.efficiency import FRUGAL_WORTH, Efficiency
+from al_lightning.planning.planner import Way
+from al_lightning.planning.project import BadProject, Project
+from al_lightning.planning.schedule import Schedule, best_schedule, schedule, trade_off
+from al_lightning.planning.signal import LabelSignal, label_signal
+from al_lightning.planning.verdict import Lever, Verdict, levers, verdict
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import SKIP
 from al_lightning.report.plan import print_plan
+from al_lightning.run.store import read_run
 from al_lightning.steps.control import COMPARED
 from al_lightning.steps.rehearse import rehearse
-from al_lightning.store import read_run
 
 USAGE = """\
 usage: al-lightning plan [--json] [option=value ...]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from al_lightning import recover as recovery
 from al_lightning.cli.say import say, say_error
 from al_lightning.errors import ActiveLearningError
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.run import recover as recovery
 
 
 def recover(arguments: Sequence[str]) -> int:

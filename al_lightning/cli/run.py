@@ -19,8 +19,8 @@ from al_lightning.cli.progress import RoundsBar
 from al_lightning.cli.say import say_error
 from al_lightning.cli.secrets import check_options
 from al_lightning.errors import ActiveLearningError, Interrupted
-from al_lightning.interrupts import stoppable
 from al_lightning.result import Result
+from al_lightning.run.interrupts import stoppable
 
 
 def run(arguments: Sequence[str]) -> int:

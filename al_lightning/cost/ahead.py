@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from al_lightning.cost.bill import Line
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.validation import Validation
-from al_lightning.fit_plan import FitPlan, Length
+from al_lightning.fit.plan import FitPlan, Length
 
 SLACK = 1.2
 """Seconds are expected to be this much more than they were per record in the last round: they vary from run to run."""

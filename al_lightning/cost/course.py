@@ -10,7 +10,7 @@ from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.ledger import Entry
-from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History, RoundRecord
 
 

@@ -20,13 +20,13 @@ from al_lightning.features import cache
 from al_lightning.features.row_files import RecordsOfRows, Rows, about, as_file, read
 from al_lightning.features.source import Layer
 from al_lightning.features.stand_in import listen, passing_through, place_of_input, said, unlike, unreadable
-from al_lightning.fit_plan import FitPlan
+from al_lightning.fit.plan import FitPlan
 from al_lightning.pool.fingerprint import digest
 from al_lightning.scoring.samples import Samples, dropping
 from al_lightning.scoring.trainer import run_inference, unwrapped
 
 if TYPE_CHECKING:
-    from al_lightning.run import Run
+    from al_lightning.run.run import Run
 
 FILE_BYTES = 1 << 26
 """Bytes of a file, all of which are in memory while it is written or checked; afterwards it is memory-mapped."""

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from al_lightning.durable import read_arrays
 from al_lightning.pool.fingerprint import digest
+from al_lightning.run.durable import read_arrays
 
 About = dict[str, Any]
 """What :func:`about` says of arrays, as JSON-able data; in their file and, as the run's word on it, in its database."""

@@ -16,13 +16,13 @@ import torch
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
-from al_lightning.durable import write_aside
 from al_lightning.errors import PoolError
 from al_lightning.features.blocks import OnDemand
 from al_lightning.features.cluster import nearest_centroid
 from al_lightning.features.source import Layer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
+from al_lightning.run.durable import write_aside
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Payload, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer, unwrapped

@@ -16,7 +16,7 @@ from al_lightning.features.neighbours import project
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.pool.fingerprint import digest
 from al_lightning.pool.view import NO_FEATURES
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from al_lightning.scoring.trainer import unwrapped
 from al_lightning.seeds import generator
 

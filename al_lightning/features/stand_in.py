@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 
-from al_lightning.fit_dash import measuring, serving
+from al_lightning.contrib.dash import measuring, serving
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
 from al_lightning.scoring.outputs import Outputs

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
+from al_lightning.checks.packages import check_package
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import PoolError
 from al_lightning.features.inputs import taken_in
-from al_lightning.packages import check_package
+from al_lightning.oracles.oracle import SKIP, LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool import fingerprint, wrapped
 from al_lightning.pool.delegate import Delegate
 from al_lightning.pool.items import Attach, ItemFormat
-from al_lightning.pool.oracle import SKIP, LabelRequest, Oracle, check_labels, plain
 from al_lightning.pool.place import Place, place_of
 from al_lightning.pool.state import PoolState, check_keys, checked_costs
 from al_lightning.pool.view import PoolView
@@ -411,7 +411,7 @@ class PoolDataModule(Delegate):
         return self.width or (len(names) if isinstance(names, list | tuple) else 0)
 
     def plain(self, answers: Mapping[int, Any]) -> dict[int, Any]:
-        """Answers as they are stored, see :func:`~al_lightning.pool.oracle.plain`."""
+        """Answers as they are stored, see :func:`~al_lightning.oracles.oracle.plain`."""
         exact = self.items.blank or self.items.attach is not None
         return plain(answers, self.task, exact=exact)
 

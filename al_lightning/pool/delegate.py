@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from al_lightning.packages import check_package
+from al_lightning.checks.packages import check_package
 from al_lightning.pool.wrapped import defines
 
 _SETTINGS = ("prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices", "_log_hyperparams")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from al_lightning.errors import PoolChanged
 from al_lightning.pool.items import ItemFormat
-from al_lightning.pool.shard_files import Shards
+from al_lightning.shards.files import Shards
 
 PROBES = 64
 

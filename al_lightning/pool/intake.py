@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from al_lightning.errors import PoolError
-from al_lightning.pool.label_cell import bare
-from al_lightning.pool.oracle import SKIP
-from al_lightning.pool.votes import Decisions, Statement, decide, news, same
+from al_lightning.oracles.label_cell import bare
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.oracles.votes import Decisions, Statement, decide, news, same
 
 if TYPE_CHECKING:
-    from al_lightning.store import Saved
+    from al_lightning.run.store import Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def take_in(
         saved: what the run knows.
         said: everything the sources say now, in the order in which it counts.
         task: of the pool.
-        annotators: see :func:`~al_lightning.pool.votes.decide`.
+        annotators: see :func:`~al_lightning.oracles.votes.decide`.
         adjudicator: the same.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from al_lightning.cost.bill import Bill
 from al_lightning.history import History
-from al_lightning.pool.oracle import DatasetOracle, Oracle
+from al_lightning.oracles.oracle import DatasetOracle, Oracle
 from al_lightning.seeds import generator
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from al_lightning.errors import PoolError, PoolExhausted
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP
 
 FREE, WAITING, LABELLED, SKIPPED, STOP_SET = range(5)
 _NAMES = ("unlabelled", "waiting for an answer", "already labelled", "refused by the oracle", "in the stop set")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from al_lightning.errors import OutputMismatch, PoolError
+from al_lightning.oracles.oracle import SKIP, Oracle
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.label_codec import same
-from al_lightning.pool.oracle import SKIP, Oracle
 
 
 def suspects(labels: Sequence[int] | np.ndarray, probabilities: np.ndarray) -> np.ndarray:

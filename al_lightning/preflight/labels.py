@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from al_lightning.errors import PoolError
+from al_lightning.oracles.oracle import DatasetOracle, Oracle, check_labels
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import DatasetOracle, Oracle, check_labels
-from al_lightning.run_lines import from_text, to_text
+from al_lightning.run.lines import from_text, to_text
 
 
 def labels_of(pool: PoolDataModule, ids: np.ndarray, oracle: Oracle) -> dict[int, Any] | None:

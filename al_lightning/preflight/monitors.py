@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.errors import UnknownMonitor
-from al_lightning.rounds import abort_fit
+from al_lightning.fit.trainer import abort_fit
 from al_lightning.stop.base import every_rule
 
 Monitors = list[tuple[str, str]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History, RoundRecord
-from al_lightning.settings import describe
+from al_lightning.run.describe import describe
 
 
 def plans_of(

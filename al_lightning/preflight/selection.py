@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from al_lightning.candidates.representatives import MOST_CLUSTERS
-from al_lightning.compatible import goes_by_size
+from al_lightning.checks.compatible import goes_by_size
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
 from al_lightning.pool.view import PoolView

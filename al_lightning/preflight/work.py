@@ -14,10 +14,10 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.errors import BadScores
+from al_lightning.fit.trainer import silent_trainer
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.preflight.untouched import stand_in
-from al_lightning.rounds import silent_trainer
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from al_lightning.scoring.question import Question
 from al_lightning.scoring.trainer import run_inference, unwrapped
 
@@ -52,7 +52,7 @@ class Work:
         return stand_in(model, [pool, *pool.datasets, self.run.source])
 
     def trainer(self, actor: L.LightningModule, *, helped: bool = False) -> L.Trainer:
-        """Build a Trainer for it, see :func:`~al_lightning.rounds.silent_trainer`."""
+        """Build a Trainer for it, see :func:`~al_lightning.fit.trainer.silent_trainer`."""
         return silent_trainer(self.run.source, self.folder, model=actor, datamodule=self.run.pool, helped=helped)
 
     def add(self, entries: Iterable[Entry]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from al_lightning.errors import ActiveLearningError, MissingExtra
-from al_lightning.pool.label_cell import Language, bare, guarded, language_of
+from al_lightning.oracles.label_cell import Language, bare, guarded, language_of
+from al_lightning.oracles.label_file import row_writer, safe
 from al_lightning.pool.label_codec import encode, shortened
-from al_lightning.pool.label_file import row_writer, safe
-from al_lightning.run_lines import from_text
-from al_lightning.run_reading import checked, reading
-from al_lightning.run_schema import rows
+from al_lightning.run.lines import from_text
+from al_lightning.run.reading import checked, reading
+from al_lightning.run.schema import rows
 
 COLUMNS = ("id", "key", "label", "round", "score", "when", "who", "source")
 """Of an export. Class names where the run has them; ``when`` is UTC; what an older version did not note is empty."""

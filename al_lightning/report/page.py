@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from al_lightning import __version__
-from al_lightning.durable import write_aside
 from al_lightning.errors import ActiveLearningError
 from al_lightning.report import charts, classes, panels
 from al_lightning.report.groups import Group, differences, grouped, half_width
@@ -21,7 +20,8 @@ from al_lightning.report.people import voices
 from al_lightning.report.records import Show, records
 from al_lightning.report.runs import ReportedRun, find, main_metric
 from al_lightning.report.table import si
-from al_lightning.run_reading import checked
+from al_lightning.run.durable import write_aside
+from al_lightning.run.reading import checked
 
 if TYPE_CHECKING:
     from jinja2 import Environment

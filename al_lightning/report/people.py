@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from al_lightning.pool.oracle import SKIP
-from al_lightning.pool.votes import Agreement, Statement, agreement, current, decide
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.oracles.votes import Agreement, Statement, agreement, current, decide
 from al_lightning.report.runs import ReportedRun
 
 

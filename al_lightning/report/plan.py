@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from al_lightning.cost.efficiency import REFERENCE_ROUNDS
+from al_lightning.planning.efficiency import REFERENCE_ROUNDS
 from al_lightning.report.table import print_table, si
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from al_lightning.cli.plan import Planned
-    from al_lightning.cost.planner import Plan
+    from al_lightning.planning.planner import Plan
 
 MOST_LINES = 24
 """Rounds that are printed one by one; of more, the first and the last ones."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from al_lightning.errors import BadLabelFile
+from al_lightning.oracles.label_file import texts
+from al_lightning.oracles.oracle import SKIP
 from al_lightning.pool.label_codec import is_tensor
-from al_lightning.pool.label_file import texts
-from al_lightning.pool.oracle import SKIP
 from al_lightning.report.runs import ReportedRun
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import ActiveLearningError
 from al_lightning.history import RoundRecord
-from al_lightning.pool.label_cell import Language, language_of
-from al_lightning.pool.oracle import SKIP
-from al_lightning.run_reading import checked, read_run, reading
-from al_lightning.run_schema import rows
-from al_lightning.settings import flatten
-from al_lightning.store import Saved
+from al_lightning.oracles.label_cell import Language, language_of
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.run.describe import flatten
+from al_lightning.run.reading import checked, read_run, reading
+from al_lightning.run.schema import rows
+from al_lightning.run.store import Saved
 
 Point = dict[str, Any]
 """A trained round on a curve: ``labels``, ``accuracy``, ``flops``, ``seconds``, ``money`` and ``final``."""

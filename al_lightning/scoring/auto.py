@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from al_lightning.cost.bill import Bill
-from al_lightning.cost.distributing import Distributing, distributing, inference_share
 from al_lightning.errors import UnsupportedTrainer
+from al_lightning.planning.distributing import Distributing, distributing, inference_share
 from al_lightning.scoring.question import Answers, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 

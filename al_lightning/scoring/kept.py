@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from al_lightning.durable import UNREADABLE, check_seal, read_arrays, sealed, write_aside
-from al_lightning.scoring.ray_worker import Done
+from al_lightning.run.durable import UNREADABLE, check_seal, read_arrays, sealed, write_aside
+from al_lightning.scoring.ray.worker import Done
 from al_lightning.scoring.shards import Shard
 
 _FORWARD = "forward"

@@ -22,8 +22,8 @@ from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.place import Place
 from al_lightning.query.base import Strategy
+from al_lightning.run.describe import describe
 from al_lightning.scoring.samples import Samples
-from al_lightning.settings import describe
 
 Payload = Callable[[Any], dict[str, Tensor]]
 """Outputs -> small arrays; of a strategy that samples, the Outputs of every answer -> small arrays."""

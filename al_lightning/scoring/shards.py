@@ -1,6 +1,6 @@
 """Which shard is scored next, and what is done when a worker is lost, slow, or stumbles over a record.
 
-No cluster in here: the same schedule runs on Ray (:mod:`al_lightning.scoring.ray_scorer`) and in a simulation.
+No cluster in here: the same schedule runs on Ray (:mod:`al_lightning.scoring.ray.scorer`) and in a simulation.
 """
 
 from __future__ import annotations

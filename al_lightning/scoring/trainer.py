@@ -18,11 +18,11 @@ from torch import nn
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
+from al_lightning.fit.trainer import Ranks, borrowed_for_scoring
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import read
 from al_lightning.query.base import Strategy, check_task
-from al_lightning.rounds import Ranks, borrowed_for_scoring
 from al_lightning.scoring.infer import decides_itself, infer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Payload, Question, Readable, Request, Scorer
@@ -263,7 +263,7 @@ def score(
         pool: the pool; ``pool.candidates`` are inferred, all unlabelled records where none were chosen.
         strategy: what will pick.
         rng: generator for ties; default: one seeded with 0 and the number of labels.
-        scoring: who infers, for example a :class:`~al_lightning.scoring.ray_scorer.RayScorer`; default: the Trainer.
+        scoring: who infers, for example a :class:`~al_lightning.scoring.ray.scorer.RayScorer`; default: the Trainer.
     """
     ids = pool.unlabelled if pool.candidates is None else pool.candidates
     rng = rng or np.random.default_rng([0, len(pool.labelled)])

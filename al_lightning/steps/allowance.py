@@ -13,14 +13,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.ahead import Measured
-from al_lightning.cost.architectures import BACKWARD
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.validation import ALL, Validation
 from al_lightning.errors import RhoTooSmall
-from al_lightning.fit_plan import FitPlan
+from al_lightning.fit.plan import FitPlan
 from al_lightning.history import History
-from al_lightning.run import Run
+from al_lightning.planning.architectures import BACKWARD
+from al_lightning.run.run import Run
 from al_lightning.steps.control import new_labels
 from al_lightning.steps.foresight import LONGEST, Foresight
 from al_lightning.steps.target import tried

@@ -12,11 +12,11 @@ import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from al_lightning.fit_plan import load, snapshot
-from al_lightning.leftovers import Footprint
-from al_lightning.run import Run
+from al_lightning.fit.plan import load, snapshot
+from al_lightning.run.describe import describe
+from al_lightning.run.leftovers import Footprint
+from al_lightning.run.run import Run
 from al_lightning.seeds import generator
-from al_lightning.settings import describe
 from al_lightning.steps.select import as_query
 from al_lightning.stop.base import StoppingRule
 

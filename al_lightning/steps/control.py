@@ -13,16 +13,16 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from al_lightning.callbacks.meter import Meter
 from al_lightning.callbacks.stall_detection import chance_level
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import UnknownMonitor
-from al_lightning.fit_plan import load, reinitialise, snapshot
-from al_lightning.fit_shape import ScaleRate
+from al_lightning.fit.meter import Meter
+from al_lightning.fit.plan import load, reinitialise, snapshot
+from al_lightning.fit.shape import ScaleRate
+from al_lightning.fit.trainer import Ranks, fresh_trainer
 from al_lightning.history import Control
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.rounds import Ranks, fresh_trainer
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
 from al_lightning.stop.false_start import STANDARD_ERRORS, standard_error

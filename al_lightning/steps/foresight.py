@@ -11,10 +11,10 @@ from al_lightning.cost.bill import Bill
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.course import Course
 from al_lightning.cost.ledger import Entry
-from al_lightning.fit_plan import FitPlan, FitPolicy
+from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.query.base import Strategy
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from al_lightning.stop.base import StoppingRule, alternatives, every_rule
 
 LONGEST = 500

@@ -10,11 +10,11 @@ import numpy as np
 
 from al_lightning.errors import PoolError
 from al_lightning.history import Reason
+from al_lightning.oracles.oracle import LabelRequest, Oracle, People
+from al_lightning.oracles.votes import decide, same
 from al_lightning.pool.intake import Intake, take_in
-from al_lightning.pool.oracle import LabelRequest, Oracle, People
-from al_lightning.pool.votes import decide, same
-from al_lightning.run import Run
-from al_lightning.run_paths import QUERIES
+from al_lightning.run.paths import QUERIES
+from al_lightning.run.run import Run
 
 
 def request(run: Run, ids: Iterable[int] = ()) -> LabelRequest:

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from al_lightning.compatible import reads_features
+from al_lightning.checks.compatible import reads_features
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
-from al_lightning.durable import read_tensors
 from al_lightning.errors import ActiveLearningError, PreflightFailed
 from al_lightning.features.source import Layer
-from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
-from al_lightning.fit_start import apply_start
+from al_lightning.fit.outcome import Outcome, run_fit
+from al_lightning.fit.plan import FitPlan, Length, Served, load, records_of, snapshot
+from al_lightning.fit.start import apply_start
+from al_lightning.fit.trainer import BeforeSteps, fresh_trainer
 from al_lightning.pool.state import PoolState
 from al_lightning.preflight.labels import labels_of
 from al_lightning.preflight.monitors import Monitors, OneBatch, check_monitors, logs, monitors_of, monitors_of_rules
@@ -33,11 +34,10 @@ from al_lightning.preflight.small_pool import spread
 from al_lightning.preflight.trying import trying
 from al_lightning.preflight.untouched import untouched
 from al_lightning.preflight.work import Work
-from al_lightning.rounds import BeforeSteps, fresh_trainer
-from al_lightning.run import Run
-from al_lightning.run_paths import SCRATCH
+from al_lightning.run.durable import read_tensors
+from al_lightning.run.paths import SCRATCH
+from al_lightning.run.run import Run
 from al_lightning.seeds import number
-from al_lightning.steps.fit import Outcome, run_fit
 
 if TYPE_CHECKING:
     from al_lightning.learner import ActiveLearner

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import PoolError
-from al_lightning.fit_plan import FitPlan, Length, Served, load, snapshot
+from al_lightning.fit.outcome import Outcome, run_fit
+from al_lightning.fit.plan import FitPlan, Length, Served, load, snapshot
+from al_lightning.fit.set_up import materialise
+from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
-from al_lightning.rounds import Ranks, TrainerSource, fresh_trainer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import run_inference
-from al_lightning.set_up import materialise
-from al_lightning.steps.fit import Outcome, run_fit
 
 _BATCHES = 16
 _SCORED = 8

@@ -9,11 +9,11 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.ledger import Entry
 from al_lightning.errors import ActiveLearningError
 from al_lightning.features.source import Layer
-from al_lightning.fit_plan import FitPlan, load, reinitialise, snapshot
+from al_lightning.fit.plan import FitPlan, load, reinitialise, snapshot
+from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import Control, Reason
 from al_lightning.query import KMeans
-from al_lightning.rounds import steps_logged
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from al_lightning.seeds import generator, number
 from al_lightning.steps.control import COMPARED, gentler, measure
 from al_lightning.steps.select import as_query, select

@@ -14,12 +14,12 @@ from al_lightning.features.provider import Features
 from al_lightning.history import Reason
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
-from al_lightning.run import Run
+from al_lightning.run.run import Run
+from al_lightning.run.store import Query
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Question
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
-from al_lightning.store import Query
 
 
 def select(

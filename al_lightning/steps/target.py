@@ -6,11 +6,11 @@ import numpy as np
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from al_lightning.callbacks.meter import Meter
 from al_lightning.cost.ledger import Entry
-from al_lightning.fit_plan import load, snapshot
-from al_lightning.rounds import Ranks, fresh_trainer
-from al_lightning.run import Run
+from al_lightning.fit.meter import Meter
+from al_lightning.fit.plan import load, snapshot
+from al_lightning.fit.trainer import Ranks, fresh_trainer
+from al_lightning.run.run import Run
 from al_lightning.steps.control import trained_on
 
 _BATCHES = 3

@@ -18,20 +18,20 @@ from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.features.activations import fitting
 from al_lightning.features.blocks import PROJECTED, check_finite
 from al_lightning.features.provider import Features
-from al_lightning.fit_plan import FitPlan, Length, Served, load, records_of, snapshot
-from al_lightning.fit_resume import FitFile, going_on
-from al_lightning.fit_start import apply_start
-from al_lightning.handed_back import Best
+from al_lightning.fit.handed_back import Best
+from al_lightning.fit.outcome import Outcome, run_fit
+from al_lightning.fit.plan import FitPlan, Length, Served, load, records_of, snapshot
+from al_lightning.fit.resume import FitFile, going_on
+from al_lightning.fit.start import apply_start
+from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import History, RoundRecord
-from al_lightning.leftovers import last_checkpoints
 from al_lightning.pool.fingerprint import digest
-from al_lightning.rounds import steps_logged
-from al_lightning.run import Run
+from al_lightning.run.describe import describe
+from al_lightning.run.leftovers import last_checkpoints
+from al_lightning.run.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
-from al_lightning.settings import describe
 from al_lightning.steps.control import new_labels, trained_on
-from al_lightning.steps.fit import Outcome, run_fit
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from al_lightning.pool.label_file import Reader
-from al_lightning.pool.votes import Statement
+from al_lightning.oracles.label_file import Reader
+from al_lightning.oracles.votes import Statement
 from benchmarks import fuzz
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning.cost.efficiency import Efficiency
-from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
-from al_lightning.cost.signal import REFERENCES, LabelSignal
-from al_lightning.cost.verdict import EVERYTHING, ORDINARY, RANDOM, THIS
+from al_lightning.planning.efficiency import Efficiency
+from al_lightning.planning.planner import Way
+from al_lightning.planning.signal import REFERENCES, LabelSignal
+from al_lightning.planning.verdict import EVERYTHING, ORDINARY, RANDOM, THIS
 from benchmarks import planner, verdicts
 from benchmarks.pilots import CLEAN, PILOTS, Pilots, pilots
 from benchmarks.protocols import FOR_VERDICTS, Arrays, noisy, source_of

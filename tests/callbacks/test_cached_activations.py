@@ -15,9 +15,9 @@ from torch.utils.data import TensorDataset
 from al_lightning import BALD, Badge, Budget, Outputs
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
-from al_lightning.fit_plan import snapshot
+from al_lightning.fit.plan import snapshot
 from al_lightning.round_size import Listed
-from al_lightning.run import Run
+from al_lightning.run.run import Run
 from tests.helpers import CLASSES, WIDTH, ByHand, Records, blobs, learner, pool_of, quiet
 
 TRUNK, HEAD = 2 * WIDTH * 32 + 2 * 32 * 32, 2 * 32 * CLASSES

@@ -14,7 +14,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import UnknownMonitor
-from al_lightning.fit_plan import FitPlan
+from al_lightning.fit.plan import FitPlan
 from al_lightning.history import History, RoundRecord
 
 NAN = math.nan

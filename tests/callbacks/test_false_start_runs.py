@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit_plan import FitPlan
+from al_lightning.fit.plan import FitPlan
 from al_lightning.history import History, Reason
 from al_lightning.learner import ActiveLearner
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.pool.view import PoolView
 from al_lightning.query import Random
 from al_lightning.query.base import Strategy
 from al_lightning.result import Result
 from al_lightning.round_size import Fixed
-from al_lightning.store import Store
+from al_lightning.run.store import Store
 from tests.helpers import CLASSES, Net, blobs, learner, net, pool_of, quiet
 
 
@@ -217,7 +217,7 @@ def test_chance_needs_classes_to_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "linear", "none"])
 def test_a_lower_rate_is_lower_all_along_the_schedule(tmp_path: Path, schedule: str) -> None:
-    from al_lightning.fit_shape import ScaleRate
+    from al_lightning.fit.shape import ScaleRate
 
     class Scheduled(Net):
         def __init__(self) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.fit_plan import snapshot
+from al_lightning.fit.plan import snapshot
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.round_size import Fixed, Listed
-from al_lightning.rounds import fresh_trainer
 from tests.helpers import CLASSES, Net, learner, net, pool_of, quiet
 
 CHANCE = math.log(CLASSES)

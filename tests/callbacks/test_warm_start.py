@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
-from al_lightning.fit_plan import FitPlan, frozen, load, reinitialise, snapshot
-from al_lightning.fit_start import apply_start
+from al_lightning.fit.plan import FitPlan, frozen, load, reinitialise, snapshot
+from al_lightning.fit.start import apply_start
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query import Margin, Random
 from al_lightning.round_size import Listed
-from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import score
 from tests.helpers import CLASSES, WIDTH, Net, blobs, ids_in, learner, net, pool_of, quiet
 

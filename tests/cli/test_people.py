@@ -12,7 +12,7 @@ import pytest
 
 from al_lightning import FileOracle, Prices
 from al_lightning.cli.main import VERBS, main
-from al_lightning.store import Store, read_run
+from al_lightning.run.store import Store, read_run
 from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, truth
 from tests.resume.test_people import start

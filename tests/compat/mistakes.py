@@ -57,7 +57,7 @@ from al_lightning.errors import (
     UnsupportedModel,
     UnsupportedTrainer,
 )
-from al_lightning.pool.oracle import DatasetOracle
+from al_lightning.oracles.oracle import DatasetOracle
 from tests.helpers import CLASSES, Net, Records, blobs, net, quiet
 
 # ---- what is asked and trained ------------------------------------------------------------------------------------

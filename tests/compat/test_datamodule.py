@@ -29,8 +29,8 @@ from torch.utils.data import (
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import PoolChanged, PoolError
 from al_lightning.features.source import RawInputs
+from al_lightning.oracles.oracle import DatasetOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import DatasetOracle
 from al_lightning.query import Margin, Novel
 from al_lightning.round_size import Listed
 from tests.helpers import CLASSES, WIDTH, Net, Records, blobs, ids_in, learner, net, pool_of, quiet

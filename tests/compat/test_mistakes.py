@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from al_lightning.pool.oracle import FunctionOracle
+from al_lightning.oracles.oracle import FunctionOracle
 from tests.compat.mistakes import MISTAKES, Counted, Mistake, Setting, Steps, refused, run
 
 

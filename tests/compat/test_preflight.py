@@ -24,8 +24,8 @@ from al_lightning.cli.problems import Classifier, digits
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PreflightFailed, RunMismatch, UnknownMonitor
 from al_lightning.features.source import Layer, RawInputs
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import FunctionOracle
 from al_lightning.query import Badge, Entropy, Margin, Novel, Random
 from al_lightning.round_size import Fixed, Listed
 from tests.helpers import CLASSES, WIDTH, Net, Records, blobs, learner, net, pool_of, quiet

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from al_lightning.settings import describe
+from al_lightning.run.describe import describe
 
 
 def test_every_exported_method_has_a_row(table):

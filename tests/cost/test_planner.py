@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-import al_lightning.cost.planner as planner_module
+import al_lightning.planning.planner as planner_module
 from al_lightning import Budget, EveryK, Prices, RandomShare, Staggered, WarmStart, WholePool
-from al_lightning.cost.architectures import ARCHITECTURES, architecture
-from al_lightning.cost.efficiency import Efficiency, Observation, even, growing
-from al_lightning.cost.planner import Way, label_everything, plan
-from al_lightning.cost.project import BadProject, Project
-from al_lightning.cost.schedule import LEAST_FIRST, best_schedule, schedule, trade_off, whole_sizes
-from al_lightning.cost.verdict import EVERYTHING, RANDOM, THIS, levers, verdict
 from al_lightning.errors import ActiveLearningError
+from al_lightning.planning.architectures import ARCHITECTURES, architecture
+from al_lightning.planning.efficiency import Efficiency, Observation, even, growing
+from al_lightning.planning.planner import Way, label_everything, plan
+from al_lightning.planning.project import BadProject, Project
+from al_lightning.planning.schedule import LEAST_FIRST, best_schedule, schedule, trade_off, whole_sizes
+from al_lightning.planning.verdict import EVERYTHING, RANDOM, THIS, levers, verdict
 from al_lightning.steps.rehearse import rehearse
 from tests.helpers import CLASSES, WIDTH, learner, net, pool_of, quiet
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from al_lightning.cost.efficiency import Efficiency
-from al_lightning.cost.planner import Way
 from al_lightning.cost.prices import Prices
-from al_lightning.cost.project import Project
-from al_lightning.cost.signal import MOST_RECORDS, LabelSignal, Reference, effect_of, label_signal
-from al_lightning.cost.verdict import RANDOM, verdict
 from al_lightning.errors import ActiveLearningError, BadScores
+from al_lightning.planning.efficiency import Efficiency
+from al_lightning.planning.planner import Way
+from al_lightning.planning.project import Project
+from al_lightning.planning.signal import MOST_RECORDS, LabelSignal, Reference, effect_of, label_signal
+from al_lightning.planning.verdict import RANDOM, verdict
 
 NOTHING = LabelSignal(records=160, pairs=480, p_value=0.5, odds=300.0)
 
@@ -78,7 +78,7 @@ def test_the_p_value_is_uniform_where_labels_say_nothing():
 
 
 def test_the_deviation_is_that_over_every_order_of_the_labels():
-    from al_lightning.cost.signal import _deviation, _pair_scores
+    from al_lightning.planning.signal import _deviation, _pair_scores
 
     scores, y = _pair_scores(np.random.default_rng(0).normal(size=(7, 3))), np.array([0, 0, 1, 1, 1, 2, 3])
     first, second = np.nonzero(np.triu(y[:, None] == y, 1))

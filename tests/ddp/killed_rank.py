@@ -13,8 +13,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from al_lightning import fit_resume
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.fit import resume as fit_resume
 from tests.helpers import Net, learner, pool_of, quiet
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from al_lightning import Budget, Fixed, Layer, Representatives
-from al_lightning.durable import read_arrays
+from al_lightning.run.durable import read_arrays
 from tests.helpers import blobs, learner, net, pool_of
 
 FILES = ("features-60.npz", "clusters-4-60.npz")

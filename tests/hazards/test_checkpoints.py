@@ -17,9 +17,9 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from omegaconf import OmegaConf
 from torch import nn
 
-from al_lightning import fit_resume
-from al_lightning.checkpoints import read_weights
 from al_lightning.errors import UnsupportedModel
+from al_lightning.fit import resume as fit_resume
+from al_lightning.fit.checkpoints import read_weights
 from tests.helpers import Net, learner, net, pool_of, quiet
 
 executed: list[str] = []

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from al_lightning.errors import PoolError
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query import Margin
-from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import run_inference, score
 from tests.helpers import CLASSES, WIDTH, Net, Records, blobs, net, pool_of, quiet

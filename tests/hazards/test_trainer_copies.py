@@ -15,8 +15,8 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from al_lightning.errors import UnsupportedTrainer
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.query import Margin
-from al_lightning.rounds import fresh_trainer
 from al_lightning.scoring.trainer import score
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback, EarlyStopping, ModelCheckpoint
 from torchmetrics import MeanMetric
 
-from al_lightning.rounds import fresh_trainer
+from al_lightning.fit.trainer import fresh_trainer
 from tests.helpers import learner, net, pool_of, quiet
 
 EPOCHS = 2 * 3

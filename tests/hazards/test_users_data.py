@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, random_split
 
 from al_lightning.errors import PoolError
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.oracle import FunctionOracle
 from tests.helpers import Net, Records, blobs, ids_in, learner, net, pool_of, quiet
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from al_lightning.errors import BadLabelFile, PoolError
-from al_lightning.pool import label_file
-from al_lightning.pool.label_cell import Language, check_classes
-from al_lightning.pool.label_file import Reader, Row, as_csv, as_json_lines
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles import label_file
+from al_lightning.oracles.label_cell import Language, check_classes
+from al_lightning.oracles.label_file import Reader, Row, as_csv, as_json_lines
+from al_lightning.oracles.oracle import SKIP
 
 QUERIED = (2, 3, 5, 7, 11)
 

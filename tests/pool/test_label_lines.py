@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from al_lightning.errors import BadLabelFile
-from al_lightning.pool import label_lines
-from al_lightning.pool.label_cell import Language
-from al_lightning.pool.label_file import Reader, texts
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles import label_lines
+from al_lightning.oracles.label_cell import Language
+from al_lightning.oracles.label_file import Reader, texts
+from al_lightning.oracles.oracle import SKIP
 
 Row = tuple[int, str, Any]
 ROWS: list[Row] = [(1, "plain", "2"), (2, 'two\n"lines"\r\nof é', "12"), (3, "", "skip"), (4, "🙂", "0")]

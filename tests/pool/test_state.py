@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from al_lightning.errors import PoolError, PoolExhausted
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP
 from al_lightning.pool.state import PoolState
 from tests.helpers import pool_of
 

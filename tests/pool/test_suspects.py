@@ -7,7 +7,7 @@ import pytest
 
 from al_lightning import DatasetOracle
 from al_lightning.errors import OutputMismatch, PoolError
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP
 from al_lightning.pool.suspects import ask_again, quarantine, suspects
 from tests.helpers import CLASSES, net, pool_of, quiet
 

@@ -9,8 +9,8 @@ import pytest
 from torch import tensor
 from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-from al_lightning.pool.oracle import SKIP
-from al_lightning.pool.votes import Statement, agreement, current, decide, news
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.oracles.votes import Statement, agreement, current, decide, news
 
 
 def by(who: str, value: Any, id: int = 1, source: str = "a.csv", ask: int = 1) -> Statement:

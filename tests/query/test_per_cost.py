@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from al_lightning import Budget, Fixed, FunctionOracle, Growing, Listed, Prices
 from al_lightning.errors import ActiveLearningError, NegativeScores, PoolError
-from al_lightning.pool.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP
 from al_lightning.query import Entropy, Margin, PerCost, Stochastic
 from tests.helpers import blobs, learner, net, pool_of
 

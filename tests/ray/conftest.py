@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from al_lightning.scoring import ray_call
-from al_lightning.scoring.ray_cluster import imported
-from al_lightning.scoring.ray_scorer import RayScorer
-from al_lightning.scoring.ray_team import Team, Workers
+from al_lightning.scoring.ray import call as ray_call
+from al_lightning.scoring.ray.cluster import imported
+from al_lightning.scoring.ray.scorer import RayScorer
+from al_lightning.scoring.ray.team import Team, Workers
 
 
 class Shared(RayScorer):

@@ -20,10 +20,10 @@ from al_lightning.errors import (
     WorkerFailed,
 )
 from al_lightning.query import Badge
-from al_lightning.scoring import ray_call
 from al_lightning.scoring.question import Question
-from al_lightning.scoring.ray_scorer import RayScorer
-from al_lightning.scoring.ray_team import Team, Workers
+from al_lightning.scoring.ray import call as ray_call
+from al_lightning.scoring.ray.scorer import RayScorer
+from al_lightning.scoring.ray.team import Team, Workers
 from tests.helpers import blobs, pool_of
 from tests.ray.problems import Locked, NotANumber, Noted, ask, reads
 

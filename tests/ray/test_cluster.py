@@ -10,8 +10,8 @@ import pytest
 from al_lightning import Margin, RayScorer, Workers
 from al_lightning.errors import ClusterUnavailable, MissingExtra
 from al_lightning.scoring.question import Question
-from al_lightning.scoring.ray_cluster import _own_sigterm
-from al_lightning.scoring.ray_team import Team
+from al_lightning.scoring.ray.cluster import _own_sigterm
+from al_lightning.scoring.ray.team import Team
 from tests.helpers import pool_of
 from tests.ray.problems import ask
 

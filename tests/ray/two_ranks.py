@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from al_lightning.scoring.ray_scorer import RayScorer
+from al_lightning.scoring.ray.scorer import RayScorer
 from tests.helpers import learner, net, pool_of, quiet
 
 

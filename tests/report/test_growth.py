@@ -16,7 +16,7 @@ from al_lightning.report.labels import labelled_rows
 from al_lightning.report.page import _rounds
 from al_lightning.report.people import voices
 from al_lightning.report.runs import read
-from al_lightning.store import read_run
+from al_lightning.run.store import read_run
 from benchmarks.long_runs import long_run
 
 ROUNDS, MORE = 40, 4

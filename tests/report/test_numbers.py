@@ -14,8 +14,8 @@ from al_lightning.report import charts, classes
 from al_lightning.report.groups import grouped, half_width
 from al_lightning.report.page import write_report
 from al_lightning.report.runs import read
-from al_lightning.settings import flatten
-from al_lightning.store import read_run
+from al_lightning.run.describe import flatten
+from al_lightning.run.store import read_run
 from tests.helpers import learner, net, pool_of
 from tests.report.reading import Page, sql
 from tests.shards import shards_in

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from al_lightning import fit_resume
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.errors import RunLocked
-from al_lightning.pool import file_oracle
-from al_lightning.pool.file_oracle import FileOracle
-from al_lightning.pool.oracle import FunctionOracle
+from al_lightning.fit import resume as fit_resume
+from al_lightning.oracles import file_oracle
+from al_lightning.oracles.file_oracle import FileOracle
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.query import Margin
-from al_lightning.store import Store, read_run
+from al_lightning.run.store import Store, read_run
 from benchmarks.syscalls import forked
 from tests.helpers import Net, learner, net, pool_of
 

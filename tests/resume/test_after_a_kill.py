@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from al_lightning import Budget, FileOracle, WarmStart
-from al_lightning.callbacks import meter
+from al_lightning.fit import meter
 from al_lightning.result import Result
 from al_lightning.round_size import Listed
-from al_lightning.store import Change, Store, read_run
+from al_lightning.run.store import Change, Store, read_run
 from tests.helpers import NAMES, Net, fill, learner, net, pool_of, quiet
 
 KEEP = WarmStart("keep", epochs=1)

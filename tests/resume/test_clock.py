@@ -12,7 +12,7 @@ import pytest
 
 from al_lightning import Budget, FileOracle, run_lines
 from al_lightning.cost.ledger import Stopwatch
-from al_lightning.store import read_run
+from al_lightning.run.store import read_run
 from tests.helpers import fill, learner, net, pool_of
 
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from al_lightning import FileOracle, Margin, WarmStart
-from al_lightning.changes import Change
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, CannotWrite, DamagedFile, PoolError, RunLocked
-from al_lightning.pool.oracle import SKIP
-from al_lightning.recover import recover
+from al_lightning.oracles.oracle import SKIP
 from al_lightning.report.labels import labelled_rows
 from al_lightning.round_size import Listed
-from al_lightning.store import Query, Store, read_run
+from al_lightning.run.changes import Change
+from al_lightning.run.recover import recover
+from al_lightning.run.store import Query, Store, read_run
 from tests.formats import as_format
 from tests.helpers import NAMES, fill, learner, net, pool_of, truth
 from tests.resume.damaged import DATABASE, JOURNAL, flip, sql
@@ -179,8 +179,8 @@ def killed_before_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Cha
 
         store = Store(folder)
         with monkeypatch.context() as patch:
-            patch.setattr("al_lightning.store.take_in", dies)
-            patch.setattr("al_lightning.journal.Journal.undo", lambda *args: None)
+            patch.setattr("al_lightning.run.store.take_in", dies)
+            patch.setattr("al_lightning.run.journal.Journal.undo", lambda *args: None)
             with pytest.raises(Killed):
                 store.commit(change)
         store.close()
@@ -389,7 +389,7 @@ def test_two_processes_where_a_disk_knows_no_locks(folder: Path, monkeypatch: py
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr("al_lightning.store.FileLock", NoLock)
+    monkeypatch.setattr("al_lightning.run.store.FileLock", NoLock)
     first, second = Store(folder), Store(folder)
     first.note("approvals", [1])
     for write in (lambda: second.note("approvals", [2]), lambda: second.commit(answers(folder))):

@@ -11,8 +11,8 @@ import pytest
 
 from al_lightning.cli.main import main
 from al_lightning.errors import CannotWrite
-from al_lightning.leftovers import Footprint
-from al_lightning.store import read_run
+from al_lightning.run.leftovers import Footprint
+from al_lightning.run.store import read_run
 from tests.helpers import learner, net, pool_of
 
 

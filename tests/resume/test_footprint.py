@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from al_lightning.errors import CannotWrite
-from al_lightning.pool.oracle import FunctionOracle
+from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.query import Margin
-from al_lightning.store import Change, Store, read_run
+from al_lightning.run.store import Change, Store, read_run
 from tests.helpers import learner, net, pool_of, quiet
 
 

@@ -18,10 +18,10 @@ from al_lightning.candidates import EveryK, RandomShare, Representatives, WholeP
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import PoolChanged, PoolError, RunMismatch
 from al_lightning.features.source import RawInputs
-from al_lightning.pool.oracle import SKIP, FunctionOracle, LabelRequest
+from al_lightning.oracles.oracle import SKIP, FunctionOracle, LabelRequest
 from al_lightning.query import Entropy, Random
 from al_lightning.round_size import Fixed, Growing, Listed
-from al_lightning.store import Store
+from al_lightning.run.store import Store
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
 

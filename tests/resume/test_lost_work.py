@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from al_lightning.callbacks import meter
+from al_lightning.fit import meter
 from tests.helpers import Net, learner, net, pool_of
 
 

@@ -20,17 +20,17 @@ from lightning.pytorch.callbacks import BaseFinetuning, Callback, EarlyStopping,
 from torch import nn
 from torchmetrics import MaxMetric
 
-from al_lightning import fit_resume
-from al_lightning.callbacks import meter
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.flops import FlopMeter
-from al_lightning.durable import digest_of, sealed, write_aside
 from al_lightning.errors import CannotWrite
-from al_lightning.pool.file_oracle import FileOracle
+from al_lightning.fit import meter
+from al_lightning.fit import resume as fit_resume
+from al_lightning.oracles.file_oracle import FileOracle
 from al_lightning.result import Result
 from al_lightning.round_size import Listed
-from al_lightning.store import read_run
+from al_lightning.run.durable import digest_of, sealed, write_aside
+from al_lightning.run.store import read_run
 from tests.helpers import CLASSES, NAMES, WIDTH, Net, fill, ids_of, learner, pool_of, quiet, truth
 
 EPOCHS = 5

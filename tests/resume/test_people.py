@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from al_lightning import Budget, FileOracle, KCenterGreedy, Prices, Staggered, WarmStart
-from al_lightning import store as store_module
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
-from al_lightning.pool import file_oracle
+from al_lightning.oracles import file_oracle
 from al_lightning.report.runs import read
 from al_lightning.round_size import Listed
-from al_lightning.store import Store, read_run
+from al_lightning.run import store as store_module
+from al_lightning.run.store import Store, read_run
 from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, quiet, truth
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from al_lightning import Budget, Fixed, Listed, StallDetection, WarmStart
 from al_lightning.errors import RunMismatch
-from al_lightning.fit_plan import snapshot
+from al_lightning.fit.plan import snapshot
 from al_lightning.query import Margin, Random
 from tests.helpers import Net, learner, net, pool_of, quiet
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from al_lightning.errors import Interrupted
-from al_lightning.interrupts import stoppable
+from al_lightning.run.interrupts import stoppable
 from tests.helpers import Net, learner, pool_of
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,302 @@
+"""A fit that is interrupted goes on from its last finished epoch: how it stands is kept beside the run's steps."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import lightning.pytorch as L
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from al_lightning.cost.ledger import since
+from al_lightning.fit.meter import Meter
+from al_lightning.fit.plan import load, snapshot
+from al_lightning.fit.state import State, made_of, own_state, put_callbacks, put_own, put_shared, shared_state
+from al_lightning.run.durable import check_seal, digest_of, read_tensors, sealed, write_aside
+from al_lightning.run.paths import SCRATCH
+
+if TYPE_CHECKING:
+    from al_lightning.run.run import Run
+
+SAVE_SECONDS = 5.0
+"""A fit is not kept more often than that: epochs that take milliseconds are not worth a file each."""
+SHARE = 0.05
+"""Of a fit's time, what keeping it may take, at most."""
+_FORMAT = 3
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A part of a fit with state of its own, which Lightning does not keep."""
+
+    def fit_state(self) -> State:
+        """How it stands between two epochs, as tensors and plain values."""
+
+    def load_fit_state(self, state: State) -> None:
+        """Stand so again; called before and after ``on_train_start``, since some begin and some act there."""
+
+
+class CannotGoOn(Exception):
+    """What was kept of a fit does not fit it."""
+
+
+class FitFile:
+    """What is kept on disk of the fit that a run is at; void once the run's step is committed.
+
+    Args:
+        run: the run.
+        key: returns what tells this fit from any other.
+        began: reading of the energy meter as the fit began.
+
+    Attributes:
+        kwh: energy that went into the part of the fit that was kept.
+    """
+
+    def __init__(self, run: Run, key: Callable[[], str], began: float) -> None:
+        # Asked for when it is needed: it goes through all labels, and most fits are neither kept nor read.
+        self.run, self._key, self._path = run, cache(key), run.fit_path
+        self.kwh, self._began = 0.0, began
+        self._proven = False
+
+    def read(self) -> State | None:
+        """How the fit stood when it was interrupted, rank 0's word on every rank; None: it begins."""
+        kept: State | None = self.run.on_zero(self._read)
+        return kept
+
+    def _read(self) -> State | None:
+        if not self.run.was_interrupted or not self._path.exists():
+            return None
+        try:
+            check_seal(self._path)
+            kept = read_tensors(self._path)
+            theirs = kept["format"], kept["key"], len(kept["ranks"])
+        except Exception as error:  # what torch says of such a file advises to load it unsafely
+            begins_again(f"{self._path} cannot be read ({type(error).__name__})")
+            return None
+        if theirs != (_FORMAT, self._key(), self.run.ranks.world):
+            begins_again(f"{self._path} is of another fit")
+            return None
+        return dict(kept)
+
+    def write(self, state: State, *, epoch: int, best: str) -> str | None:
+        """Keep how the fit stands.
+
+        Args:
+            state: of the fit.
+            epoch: that comes next.
+            best: path of the best weights so far, if a ModelCheckpoint looks for them. A copy is kept too: that file
+                may be replaced in a part of the fit that is lost.
+
+        Returns:
+            What is wrong with it, on every rank, if that cannot be.
+        """
+        problem: str | None = self.run.on_zero(partial(self._write, state, epoch, best))
+        return problem
+
+    def _write(self, state: State, epoch: int, best: str) -> str | None:
+        kwh = self.kwh + max(0.0, self.run.energy.reading() - self._began)
+        copy = f"best-{epoch}.ckpt" if best else ""
+        try:
+            seal = ""
+            if best:
+                _copy(Path(best), self._path.with_name(copy))
+                seal = digest_of(self._path.with_name(copy))
+            whole = {"format": _FORMAT, "key": self._key(), "kwh": kwh, "best": [best, copy, seal], **state}
+            write_aside(self._path, sealed(partial(torch.save, whole)))
+            for old in self._path.parent.glob("best-*.ckpt"):
+                if old.name != copy:
+                    old.unlink()
+            if not self._proven:
+                read_tensors(self._path)
+                self._proven = True
+        except Exception as error:
+            return self._unreadable(error)
+        return None
+
+    def _unreadable(self, error: Exception) -> str:
+        names: list[str] = []
+        with suppress(Exception):  # it has not even been written, or torch is too old to tell
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(self._path)
+        if not names and not isinstance(error, pickle.UnpicklingError):
+            return _said(error)
+        self._path.unlink(missing_ok=True)
+        return (
+            f"the state of its module or of a callback holds {', '.join(names) or 'objects'}, and nothing is read back "
+            "that could execute something. Tensors, numbers, strings, lists and dicts can be kept"
+        )
+
+    def put_best(self, kept: State) -> None:
+        """Put the best weights of then where they were."""
+        best, name, seal = kept["best"]
+        if best:
+            copy = self.run.place(f"{SCRATCH}/{name}")
+            if self.run.on_zero(lambda: digest_of(copy)) != seal:
+                raise ValueError(f"{copy} is damaged")
+            self.run.on_zero(lambda: _copy(copy, Path(best)))
+
+    def take_over(self, kept: State) -> None:
+        """The fit goes on from what was kept: that much of what it has cost is not lost."""
+        self.kwh = kept["kwh"]
+        self.run.take_over(kept["spent"])
+
+
+def _copy(path: Path, to: Path) -> None:
+    with open(path, "rb") as file:
+        write_aside(to, partial(shutil.copyfileobj, file))
+
+
+class FitResume(Callback):
+    """Keep how a fit stands as its epochs start, and put one that was interrupted back there.
+
+    It has to be the first of the callbacks: the state of all others is taken and put between two epochs.
+
+    Args:
+        file: where it is kept.
+        meter: what the fit has cost so far.
+        parts: of the fit, whose state is kept where they have some.
+        kept: what :meth:`FitFile.read` found.
+        best: path of the best weights so far, or nothing.
+
+    Raises:
+        CannotGoOn: what was kept does not fit, or has lost a file it needs.
+    """
+
+    def __init__(
+        self,
+        file: FitFile,
+        meter: Meter,
+        parts: Iterable[Any],
+        kept: State | None,
+        best: Callable[[L.Trainer], str],
+    ) -> None:
+        self._file, self._meter, self._kept, self._best = file, meter, kept, best
+        self._parts = {type(part).__name__: part for part in parts if isinstance(part, Resumable)}
+        self._able, self._least, self._last = True, 0.0, time.perf_counter()
+        self._made_of: list[str] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._made_of = made_of(trainer)
+        if self._kept is not None:
+            different = set(self._made_of) ^ set(self._kept["made_of"])
+            if different:
+                raise CannotGoOn(f"its Trainer, optimiser or callbacks have changed: {', '.join(sorted(different))}")
+            with _putting():
+                _check_paths(trainer, self._kept)
+                put_callbacks(trainer, self._kept["shared"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = time.perf_counter()
+        if self._kept is not None:
+            with _putting():
+                self._put_parts(trainer, self._kept)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._kept is not None:
+            self._go_on(trainer, self._kept)
+            self._kept = None
+        elif self._able and trainer.current_epoch > 0 and self._due():
+            self._keep(trainer)
+
+    def _put_parts(self, trainer: L.Trainer, kept: State) -> None:
+        states = kept["ranks"][self._file.run.ranks.rank]["parts"]
+        for name, part in self._parts.items():
+            part.load_fit_state(move_data_to_device(states[name], trainer.strategy.root_device))
+
+    def _go_on(self, trainer: L.Trainer, kept: State) -> None:
+        with _putting():
+            self._file.put_best(kept)
+            put_shared(trainer, kept["shared"])
+            self._put_parts(trainer, kept)
+            put_own(trainer, kept["ranks"][self._file.run.ranks.rank]["own"])
+        self._file.take_over(kept)
+        kept.clear()  # the memory; whoever began the fit still holds it
+        rank_zero_info(f"An interrupted fit goes on after {trainer.current_epoch} epochs.")
+
+    def _due(self) -> bool:
+        return bool(self._file.run.ranks.broadcast(since(self._last) >= max(SAVE_SECONDS, self._least)))
+
+    def _keep(self, trainer: L.Trainer) -> None:
+        began, ranks = time.perf_counter(), self._file.run.ranks
+        spent = self._meter.tell(trainer)  # first, so that what is noted is never less than what is kept
+        problem = None
+        try:
+            shared = shared_state(trainer)
+            own = {"own": own_state(trainer), "parts": {name: p.fit_state() for name, p in self._parts.items()}}
+            if ranks.world > 1:  # they travel
+                own = move_data_to_device(own, "cpu")
+        except Exception as error:
+            problem = _said(error)
+        problem = next(filter(None, ranks.gather(problem)), None)
+        if problem is None:
+            state = {"made_of": self._made_of, "spent": spent, "shared": shared, "ranks": ranks.gather(own)}
+            problem = self._file.write(state, epoch=trainer.current_epoch, best=self._best(trainer))
+        self._last, self._able = time.perf_counter(), problem is None
+        self._least = (self._last - began) / SHARE
+        if problem is not None and ranks.rank == 0:
+            warnings.warn(f"this fit begins again if it is interrupted: {problem}.", stacklevel=2)
+
+
+def _check_paths(trainer: L.Trainer, kept: State) -> None:
+    """Raise unless every checkpoint that is named is in its callback's folder: files are written and removed there."""
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    states = kept["shared"]["checkpoint"].get("callbacks", {})
+    named = [kept["best"][0]]
+    for state in (states.get(c.state_key, {}) for c in callbacks):
+        named += [state.get(f"{which}_model_path") for which in ("best", "last")]
+        named += [state.get("kth_best_model_path"), *state.get("best_k_models", {})]
+    folders = [Path(c.dirpath) for c in callbacks if c.dirpath]
+    for path in filter(None, named):
+        if ".." in Path(path).parts or not any(Path(path).is_relative_to(folder) for folder in folders):
+            raise ValueError(f"it names the checkpoint {path}, which is in no ModelCheckpoint's folder")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def _putting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise CannotGoOn(_said(error)) from error
+
+
+def going_on(file: FitFile, model: L.LightningModule, fit: Callable[[State | None], T]) -> T:
+    """Do a fit from where it was interrupted; from its beginning, if it was not, or cannot go on.
+
+    Args:
+        file: where it is kept.
+        model: has the weights it starts from.
+        fit: does it, given what was kept.
+    """
+    kept = file.read()
+    if kept is None:
+        return fit(None)
+    start = snapshot(model)
+    try:
+        with warnings.catch_warnings():
+            # What is in a ModelCheckpoint's folder is of this fit.
+            warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+            return fit(kept)
+    except CannotGoOn as error:
+        if file.run.ranks.rank == 0:
+            begins_again(str(error))
+    load(model, start)
+    return fit(None)
+
+
+def begins_again(why: str) -> None:
+    """Say that an interrupted fit does not go on."""
+    warnings.warn(f"an interrupted fit begins again: {why}.", stacklevel=2)
