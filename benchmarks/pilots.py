@@ -6,7 +6,8 @@ Whether a pilot says anything is decided beside what the labels of the other sou
 which 60 % were shuffled could not; of 100 to 160, shuffled ones were seen in 71 % to 86 % of the cases, with 0 % to 8
 % of false warnings. After the pilots had been looked at once, hand-made labels with a class of a hundredth, and many
 that say little, were found to be warned about: what is expected of unequal classes was corrected, and p <= 0.05 rules
-a warning out. Both are in the results; neither was chosen by them. """
+a warning out. Both are in the results; neither was chosen by them.
+"""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from al_lightning.candidates.base import CandidateSelector, State, check_share, share_to_count
+from al_lightning.candidates.ranks import ranks
 from al_lightning.pool.view import PoolView
-from al_lightning.query.ranks import ranks
 
 MOST_CLUSTERS = 4096
 """Most clusters by default: clustering is on the bill, and its cost grows with their number."""

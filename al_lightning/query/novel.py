@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from al_lightning.candidates.ranks import ranks
 from al_lightning.pool.view import PoolView
-from al_lightning.query.ranks import ranks
 from al_lightning.query.wrapper import Wrapper
 
 
