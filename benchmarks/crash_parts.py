@@ -207,10 +207,10 @@ PARTS: dict[str, Part] = {
         meanwhile=writes,
     ),
     "compare": Part(
-        program=verb("compare", "methods=[random,frugal]", "seeds=[0]", "labels=40", "trainer.max_epochs=4"), kills=60
+        program=verb("compare", "methods=[random,frugal]", "seeds=[0]", "labels=40", "trainer.max_epochs=16"), kills=60
     ),
     "sweep": Part(
-        program=verb("run", "-m", "query=margin,random", "labels=40", "trainer.max_epochs=4", "round_size.rounds=3"),
+        program=verb("run", "-m", "query=margin,random", "labels=40", "trainer.max_epochs=16", "round_size.rounds=3"),
         kills=60,
     ),
 }
