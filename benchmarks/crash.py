@@ -57,7 +57,6 @@ from al_lightning import (
     PoolDataModule,
     Representatives,
     WarmStart,
-    run_files,
 )
 from al_lightning import learner as learner_module
 from al_lightning.cli import people as people_module
@@ -65,6 +64,7 @@ from al_lightning.cli.problems import Classifier
 from al_lightning.features.provider import Features
 from al_lightning.fit import meter
 from al_lightning.oracles import file_oracle
+from al_lightning.run import files as run_files
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.store import Store, read_run
 from al_lightning.scoring.trainer import TrainerScorer

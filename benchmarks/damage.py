@@ -58,12 +58,12 @@ from al_lightning import (
     PoolDataModule,
     Representatives,
     WarmStart,
-    fit_resume,
 )
 from al_lightning.cli.people import people
 from al_lightning.cli.problems import Classifier
 from al_lightning.errors import ActiveLearningError
 from al_lightning.features import cache
+from al_lightning.fit import resume as fit_resume
 from al_lightning.pool.fingerprint import digest
 from al_lightning.report.labels import labelled_rows
 from al_lightning.run.durable import check_seal, digest_of, read_arrays, read_tensors

@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from al_lightning import Budget, WarmStart, fit_resume
+from al_lightning import Budget, WarmStart
 from al_lightning.errors import RunMismatch
+from al_lightning.fit import resume as fit_resume
 from al_lightning.report.page import write_report
 from al_lightning.result import Result
 from al_lightning.round_size import Fixed, Planned

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from al_lightning import run_reading, run_schema
 from al_lightning.report import labels
+from al_lightning.run import reading as run_reading
+from al_lightning.run import schema as run_schema
 from benchmarks import damage
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from al_lightning import durable, store
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import ShardShare
@@ -21,6 +20,7 @@ from al_lightning.cost.budget import Budget
 from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.round_size import Fixed
+from al_lightning.run import durable, store
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.stop import AllOf, AnyOf, CostStopping, PoolCovered, StabilizingPredictions
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
