@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from al_lightning.oracles.label_studio import LabelStudioOracle
     from al_lightning.oracles.oracle import SKIP, DatasetOracle, FunctionOracle
     from al_lightning.pool.datamodule import PoolDataModule
+    from al_lightning.presets import frugal
     from al_lightning.query import (
         BALD,
         Badge,
@@ -130,6 +131,7 @@ __all__ = [
     "WholePool",
     "Workers",
     "fresh_trainer",
+    "frugal",
     "score",
 ]
 
@@ -146,6 +148,7 @@ _HOMES = {
     "history": "History Reason RoundRecord",
     "learner": "ActiveLearner",
     "pool.datamodule": "PoolDataModule",
+    "presets": "frugal",
     "oracles.file_oracle": "FileOracle",
     "oracles.label_studio": "LabelStudioOracle",
     "oracles.oracle": "SKIP DatasetOracle FunctionOracle",

@@ -304,6 +304,9 @@ class ActiveLearner:
         for module in self._modules(model):
             with trying(f"setting up {type(module).__name__}", "Trainer.fit sets it up in the same way."):
                 materialise(module, first, pool)
+        self.query = self.query.suited(pool)
+        self._foresight = replace(self._foresight, query=self.query)
+        self._allowance = replace(self._allowance, foresight=self._foresight)
         with trying("showing records to the model", INFER):
             check_pool(self, pool, model)
 

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The outcome of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from al_lightning.oracles.votes import Agreement
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run came to.
+    """Hold the outcome of a run; printed, it is the bill, why the run ended, and where its weights and folder are.
 
     Args:
         bill: everything it spent; ``bill.rho`` is its overhead factor.
@@ -43,3 +43,18 @@ class Result:
     def rho(self) -> float | None:
         """All compute spent / one training on the labels the run ended with, in FLOPs."""
         return self.bill.rho
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits for people, and the same call goes on."""
+        return self.reason.kind in ("waiting", "approval")
+
+    def __str__(self) -> str:
+        lines = [
+            str(self.bill),
+            str(self.reason) if self.waits else f"ended: {self.reason}",
+            *(f"agreement, {pair}" for pair in self.agreement),
+            f"weights: {self.best_model_path}",
+            f"run folder: {self.run_dir}",
+        ]
+        return "\n".join(lines)

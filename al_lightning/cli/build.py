@@ -23,10 +23,9 @@ from al_lightning.errors import ActiveLearningError
 from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.presets import LEAST_ROUND, check_rho, choose_rho, numbers_of, ordinary_size
 
 _LONGEST_NAME = 120
-_ROUNDS, _LEAST_ROUND = 7, 20
-"""Rounds of the presets, as they were measured from 400 labels on; labels of a round, at least."""
 _CLUSTERS, _MEASURED = 20, 400
 """Clusters of the presets, and labels that they were measured with."""
 _LEAST = {"labels": 1, "seed": 0, "stop_set": 0, "threads": 1}
@@ -53,10 +52,16 @@ def folder_name(overrides: str) -> str:
     return name or "default"
 
 
-def rounds_of(labels: Any) -> int:
-    """Rounds that labels are spread over: each costs a fit, a validation and a scoring, however few labels it has."""
-    most = labels // _LEAST_ROUND if isinstance(labels, int) else _ROUNDS
-    return max(1, min(_ROUNDS, most))
+def frugal_number(name: str, labels: Any, rho: Any) -> Any:
+    """Return a number of the frugal preset, for configuration files; what is no number is refused where it is used.
+
+    Args:
+        name: one of :class:`~al_lightning.presets.Numbers`.
+        labels: as configured.
+        rho: as configured; ``"auto"`` is settled before any part is built.
+    """
+    number = rho if isinstance(rho, int | float) else 1.0
+    return getattr(numbers_of(labels if isinstance(labels, int) else LEAST_ROUND, number), name)
 
 
 def clusters_of(labels: int) -> int:
@@ -65,8 +70,9 @@ def clusters_of(labels: int) -> int:
 
 
 def register_resolvers() -> None:
-    """Make the functions that configuration files call, such as ``${rounds_of:...}``, known to them."""
-    OmegaConf.register_new_resolver("rounds_of", rounds_of, replace=True)
+    """Make the functions that configuration files call, such as ``${frugal:rounds,...}``, known to them."""
+    OmegaConf.register_new_resolver("frugal", frugal_number, replace=True)
+    OmegaConf.register_new_resolver("ordinary_size", ordinary_size, replace=True)
     OmegaConf.register_new_resolver("clusters_of", clusters_of, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("without_secrets", without_secrets, replace=True)
@@ -136,6 +142,7 @@ def part(cfg: DictConfig, name: str, **extra: Any) -> Any:
 
 
 def _check_numbers(cfg: DictConfig) -> None:
+    check_rho(cfg.rho)
     for name, least in _LEAST.items():
         value = cfg[name]
         if name == "threads" and value is None:
@@ -164,6 +171,10 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
     proxy = part(cfg, "proxy") if cfg.get("proxy") else None
     logger: Any = part(cfg, "logger") if cfg.get("logger") else False
     trainer = part(cfg, "trainer", logger=logger)
+    if cfg.rho == "auto":
+        prices = part(cfg, "prices")
+        cfg = cfg.copy()
+        cfg.rho = choose_rho(trainer, model, pool, cfg.labels, prices, cfg.run_dir)
     try:
         learner = ActiveLearner(
             trainer,

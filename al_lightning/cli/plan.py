@@ -29,6 +29,7 @@ from al_lightning.planning.schedule import Schedule, best_schedule, schedule, tr
 from al_lightning.planning.signal import LabelSignal, label_signal
 from al_lightning.planning.verdict import Lever, Verdict, levers, verdict
 from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.presets import check_rho, frugal_rho
 from al_lightning.report.plan import print_plan
 from al_lightning.run.store import read_run
 from al_lightning.steps.control import COMPARED
@@ -142,7 +143,11 @@ def planned(cfg: DictConfig, overrides: Sequence[str] = ()) -> Planned:
         raise BadProject(
             "a proxy is chosen, and a plan is of rounds of one model: leave proxy= and experiment=proxy out."
         )
+    check_rho(cfg.rho)
     project, about, signal = _project(cfg)
+    if cfg.rho == "auto":
+        cfg = cfg.copy()
+        cfg.rho = frugal_rho(project)
     way = _way(cfg, project)
     given = {name: cfg[name] for name in ("random", "maturity") if cfg[name] is not None}
     efficiency = Efficiency(**given)
@@ -204,6 +209,7 @@ def _measured(cfg: DictConfig, own: dict[str, Any]) -> tuple[Project, tuple[str,
     OmegaConf.update(a_run, "prices", {"_target_": "al_lightning.Prices", **_given(cfg.prices)}, merge=False)
     OmegaConf.update(a_run, "run_dir", "never written")
     OmegaConf.update(a_run, "logger", None, merge=False)
+    OmegaConf.update(a_run, "rho", 1.0 if cfg.rho == "auto" else cfg.rho)
     parts = build(a_run)
     found = rehearse(parts.learner.trainer, parts.model, parts.pool)
     epochs = cfg.epochs or parts.learner.recipe.epochs

@@ -81,15 +81,6 @@ def run_one(cfg: DictConfig) -> int:
 
 
 def _report(console: Console, parts: Parts, result: Result) -> None:
-    waits = result.reason.kind in ("waiting", "approval")
-    metrics = {} if waits else evaluate(parts)
-    lines = [
-        str(result.bill),
-        *([] if waits else [f"ended: {result.reason}"]),
-        *(f"agreement, {pair}" for pair in result.agreement),
-        *(f"{name}: {value:.4f}" for name, value in metrics.items()),
-        f"weights: {result.best_model_path}",
-        f"run folder: {result.run_dir}",
-        *([str(result.reason)] if waits else []),
-    ]
+    metrics = {} if result.waits else evaluate(parts)
+    lines = [str(result), *(f"{name}: {value:.4f}" for name, value in metrics.items())]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from al_lightning.query.reduction import check_reduction, reduced
 from al_lightning.scoring.outputs import CLASSES, TASKS, Outputs
 
 if TYPE_CHECKING:
+    from al_lightning.pool.datamodule import PoolDataModule
     from al_lightning.scoring.trainer import Scores
 
 
@@ -63,6 +64,10 @@ class Strategy(ABC):
     tasks: ClassVar[tuple[str, ...]] = TASKS
     beyond_candidates: ClassVar[bool] = False
     """Whether unlabelled records that are no candidates may be picked, too."""
+
+    def suited(self, pool: PoolDataModule) -> Strategy:
+        """Return the strategy to query this pool with; the learner asks once it knows the pool."""
+        return self
 
     @property
     def passes(self) -> int:
