@@ -151,7 +151,12 @@ class ActiveLearner:
         self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
         self.energy, self.preflight = energy, preflight
         self._foresight = Foresight(
-            stop=self.stop, policy=self.policy, query=self.query, candidates=self.candidates, stop_set=stop_set
+            stop=self.stop,
+            policy=self.policy,
+            initial=self.initial,
+            query=self.query,
+            candidates=self.candidates,
+            stop_set=stop_set,
         )
         self.recipe.check_shares(self.policy, first)
         self._allowance = Allowance(foresight=self._foresight, size=self._size)

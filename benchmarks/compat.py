@@ -4,7 +4,8 @@
 
 - *shapes*: every module, data and Trainer of the tests' table, held against plain Lightning on the same records.
 - *mistakes*: every mistake of the tests' table: refused by name, and how many labels and steps it had cost by then.
-- *rho*: presets that keep a rho, with Trainers that validate seldom, often, and in the middle of an epoch.
+- *rho*: presets that keep a rho, with Trainers that validate seldom, often, and in the middle of an epoch, and with
+  picks that compare records by themselves.
 - *preflight*: seconds of the rehearsal before a run on the handwritten digits.
 """
 
@@ -33,6 +34,21 @@ PRESETS = {
     "frugal_clusters": ["experiment=frugal_clusters"],
     "proxy": ["experiment=proxy"],
 }
+PICKS: dict[str, list[str]] = {
+    "k-center": ["query=kcenter"],
+    "k-means": ["query=kmeans", "fit.rho=1.48"],
+    "Badge": ["query=badge"],
+    "TypiClust": ["query=typiclust"],
+    "TypiClust, 9 trainings": ["query=typiclust", "fit.rho=9"],
+    "ProbCover, 3 trainings": ["query=prob_cover", "fit.rho=2.98"],
+    "density": ["query=information_density"],
+    "k-means at first": ["initial=kmeans"],
+    "k-means at first, 1.5 trainings": ["initial=kmeans", "fit.rho=1.48"],
+    "TypiClust at first, 2 trainings": ["initial=typiclust", "fit.rho=1.98"],
+    "Seals, 2 trainings": ["candidates=seals", "fit.rho=1.98"],
+    "coverage, 2.5 trainings": ["stop=pool_covered", "fit.rho=2.48"],
+}
+"""Picks and measures that compare records by themselves; on top of ``frugal``."""
 CADENCES: dict[str, list[str]] = {
     "as the preset": [],
     "every epoch": ["trainer.callbacks=[]", "+trainer.check_val_every_n_epoch=1"],
@@ -71,13 +87,14 @@ def mistakes() -> Iterator[Row]:
 
 def rho() -> Iterator[Row]:
     """Run every preset with every cadence; a refusal in advance keeps rho too."""
-    for preset, chosen in PRESETS.items():
-        for cadence, settings in CADENCES.items():
+    picks = [(f"frugal, {name}", ["experiment=frugal", *chosen], ["as the preset"]) for name, chosen in PICKS.items()]
+    for preset, chosen, cadences in [*((name, chosen, CADENCES) for name, chosen in PRESETS.items()), *picks]:
+        for cadence in cadences:
             for labels in LABELS:
                 row = {"part": "rho", "preset": preset, "cadence": cadence, "labels": labels}
                 with tempfile.TemporaryDirectory() as folder:
                     try:
-                        yield {**row, **_run([*chosen, *settings, f"labels={labels}"], Path(folder))}
+                        yield {**row, **_run([*chosen, *CADENCES[cadence], f"labels={labels}"], Path(folder))}
                     except ActiveLearningError as error:
                         yield {**row, "refused": str(error)[:200]}
 

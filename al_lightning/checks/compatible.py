@@ -77,6 +77,11 @@ def goes_by_size(part: Any) -> bool:
     return any(getattr(one, "n_clusters", 0) is None for one in _inside(part))
 
 
+def clusters_anew(part: Any) -> bool:
+    """Whether a part, or one inside it, makes more clusters from round to round, and foresees them by itself."""
+    return any(hasattr(one, "max_clusters") for one in _inside(part))
+
+
 def _inside(part: Any) -> Iterator[Any]:
     while part is not None:
         yield part

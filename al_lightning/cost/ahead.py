@@ -34,6 +34,8 @@ class Measured:
         validation: what a fit validates where its plan has it validate once.
         tuning: records that Lightning's finders train on before a fit.
         distance: FLOPs of comparing a candidate with a labelled record, as long as no query has shown them.
+        features: width of the pool's features, as far as picks are foreseen by it.
+        answers: numbers that the model says of a candidate, likewise.
         guessed: FLOPs of inferring a record that the first candidates are counted by; None: what has been measured.
         cautious: whether seconds, and work beside inference, are upper bounds, for a budget; else they are expected.
     """
@@ -49,6 +51,8 @@ class Measured:
     validation: Validation | None = None
     tuning: int = 0
     distance: float = 0.0
+    features: int = 0
+    answers: int = 0
     guessed: float | None = None
     cautious: bool = True
     _paces: dict[Sequence[str], float | None] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -12,6 +12,9 @@ from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.ledger import Entry
 from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History, RoundRecord
+from al_lightning.query.base import Strategy
+from al_lightning.query.work import PickSize
+from al_lightning.stop.pool_covered import coverage_flops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,10 @@ class Course:
         candidates: how many records are inferred for a query.
         passes: inferences of each of them; 0 where the query needs none.
         stop_set: records that agreement is measured on after every fit.
+        covers: whether coverage is measured after every fit.
         units: what a label costs, in multiples of ``Prices.label``.
+        initial: picks the first query; None: for nothing.
+        query: picks the later ones; None: for nothing but distances.
     """
 
     size: Callable[[History], int]
@@ -57,7 +63,10 @@ class Course:
     candidates: CandidateSelector
     passes: int = 1
     stop_set: int = 0
+    covers: bool = False
     units: float = 1.0
+    initial: Strategy | None = None
+    query: Strategy | None = None
 
     def rounds(
         self, history: History, measured: Measured, reference: Callable[[int], Line | None]
@@ -74,8 +83,8 @@ class Course:
         """
         turn = sum(record.candidates > 0 for record in history.rounds)
         while size := self.size(history):
-            entries = []
-            if history.rounds and self.passes:
+            entries = self._first(history, measured, size)
+            if history.rounds:
                 entries = self._query(history, measured, size, turn)
                 turn += 1
             history = self._bought(history, size, entries, reference)
@@ -104,24 +113,53 @@ class Course:
         fit = self._fit(self.policy.plan(history), history, measured, new)
         return self._trained(history, new, fit, reference)
 
+    def _first(self, history: History, measured: Measured, size: int) -> list[Entry]:
+        begins = self.initial is not None and not history.rounds and not history.round
+        return self._comparing(self.initial, history, measured, size, history.unlabelled) if begins else []
+
+    @staticmethod
+    def _comparing(
+        strategy: Strategy | None, history: History, measured: Measured, size: int, candidates: int
+    ) -> list[Entry]:
+        """Comparisons that a pick is made by, as far as the strategy foresees them."""
+        if strategy is None:
+            return []
+        at = PickSize(
+            records=history.pool_size,
+            candidates=candidates,
+            labelled=history.labelled,
+            size=size,
+            features=measured.features,
+            answers=measured.answers,
+        )
+        flops = strategy.work(at)
+        return [Entry(phase="neighbours", round=history.round, flops=flops)] if flops else []
+
     def _query(self, history: History, measured: Measured, size: int, turn: int) -> list[Entry]:
         train, recipe = measured.flops.get("train"), measured.recipe
         whole = train if measured.final is None else measured.final[0]
         forward = measured.forward if turn or measured.guessed is None else measured.guessed
-        price = forward * self.passes / (whole * recipe) if whole and recipe else None
+        price = forward * max(1, self.passes) / (whole * recipe) if whole and recipe else None
         price = None if price is None or isnan(price) else price  # FLOPs could not be counted
         inferred = self.candidates.count(unlabelled=history.unlabelled, size=size, price=price, turn=turn)
-        score = measured.inference("score", inferred, passes=self.passes, round=history.round)
+        passes = [self.passes] if self.passes else []
+        score = [measured.inference("score", inferred, passes=n, round=history.round) for n in passes]
+        picking = self._comparing(self.query, history, measured, size, inferred)
         beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
+        if picking:
+            return [*score, *picking, replace(beside, flops=0.0)]
         compared = history.unlabelled if self.candidates.reuses_scores else inferred
         flops = compared * history.labelled * measured.distance
         comparing = Entry(phase="neighbours", round=history.round, flops=flops)
-        return [score, *(entry for entry in (beside, comparing) if entry.flops or entry.seconds)]
+        return [*score, *(entry for entry in (beside, comparing) if entry.flops or entry.seconds)]
 
     def _fit(self, plan: FitPlan, history: History, measured: Measured, new: int) -> list[Entry]:
         fit = list(measured.fit(plan, labelled=history.labelled, new=new, round=history.round))
         if self.stop_set:
             fit.append(measured.inference("agree", self.stop_set, round=history.round))
+        if self.covers:
+            flops = coverage_flops(history.unlabelled, history.labelled, measured.features)
+            fit.append(Entry(phase="neighbours", round=history.round, flops=flops))
         return fit
 
     def _bought(

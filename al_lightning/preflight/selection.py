@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from al_lightning.candidates.representatives import MOST_CLUSTERS
-from al_lightning.checks.compatible import goes_by_size
+from al_lightning.checks.compatible import clusters_anew, goes_by_size
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
 from al_lightning.pool.view import PoolView
@@ -24,6 +24,7 @@ from al_lightning.query.clusters import usual_clusters
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Question
 from al_lightning.seeds import generator, number
+from al_lightning.stop.pool_covered import DIMS
 
 if TYPE_CHECKING:
     from al_lightning.learner import ActiveLearner
@@ -45,6 +46,7 @@ def try_first_query(work: Work, strategy: Strategy, size: int) -> None:
         return
     if "features" in strategy.requires:
         small = _small(work, apart=True)
+        small.anew = clusters_anew(strategy)
         view, size = small.view(0, round=0), min(size, max(1, len(small.ids) // 2))
     else:
         view = run.pool.view(features=Features(run))
@@ -75,7 +77,11 @@ def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.L
     arrays: dict[str, np.ndarray] = {}
     if learner.query.needs_inference:
         arrays = work.ask(trainer, actor, small.real(ids), _briefly(learner.query, run.seed))
+        work.met.answers = sum(values[0].size for values in arrays.values())
+    small.anew = clusters_anew(learner.query)
     _pick(learner.query, view, ids, arrays, size, run.seed)
+    if run.measures_coverage:
+        small.project_once(DIMS)
     if learner.stop_set:
         work.ask(trainer, actor, small.real(ids), Question(_classes, "classes"))
 
@@ -105,7 +111,7 @@ def _small(
             return work.ask(work.trainer(untrained), untrained, ids, question)["features"]
 
     size = work.run.pool.size
-    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart, work.usual, work.met)
+    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart, work.usual, rehearsed=work.met)
 
 
 def _pick(

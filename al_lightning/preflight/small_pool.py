@@ -38,6 +38,7 @@ class SmallPool:
         embed: makes their features by a Layer, ``(layer, ids) -> (n, d)``.
         apart: whether they are a pool of their own.
         usual: clusters that will be asked for where the pool's size decides.
+        anew: whether clusters are made for each query, and are no part of what is made once.
         rehearsed: told of what will be made of all records once, and of distances.
     """
 
@@ -46,6 +47,7 @@ class SmallPool:
     embed: Callable[[Layer, np.ndarray], np.ndarray] = field(repr=False)
     apart: bool = False
     usual: int = 0
+    anew: bool = False
     rehearsed: Rehearsed = field(default_factory=Rehearsed, repr=False)
 
     @property
@@ -80,6 +82,7 @@ class SmallPool:
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise BadScores(self.ids[bad], "features")
+        self.rehearsed.features = features.shape[1]
         return np.asarray(features)
 
     def view(self, labelled: int, round: int) -> PoolView:
@@ -107,9 +110,14 @@ class SmallPool:
         placed[self.ids] = rows
         return placed
 
-    def _projected(self, dims: int) -> np.ndarray:
+    def project_once(self, dims: int) -> np.ndarray:
+        """Features of these records in a random projection, which a run makes once of all of them."""
         rows, flops = project(self.features, dims, seed=0)
         self.rehearsed.note_once("neighbours", flops / len(rows) * self.pool.size)
+        return rows
+
+    def _projected(self, dims: int) -> np.ndarray:
+        rows = self.project_once(dims)
         self.rehearsed.distance = 2.0 * rows.shape[1]
         return self._placed(rows)
 
@@ -120,7 +128,8 @@ class SmallPool:
                 "clusters."
             )
         clusters = max(n_clusters, self.usual)
-        self.rehearsed.note_once("cluster", kmeans_flops(self.pool.size, self.features.shape[1], clusters))
+        if not self.anew:
+            self.rehearsed.note_once("cluster", kmeans_flops(self.pool.size, self.features.shape[1], clusters))
         found = kmeans(self.features, min(n_clusters, len(self.ids)), seed=0)
         # Clusters that so few records cannot fill stay empty.
         centroids = np.resize(found.centroids, (n_clusters, found.centroids.shape[1]))

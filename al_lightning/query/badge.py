@@ -15,6 +15,7 @@ from al_lightning.features.blocks import MOST
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.nearest import Group, Nearest, Rows, blocks, squared_norms
+from al_lightning.query.work import PickSize
 from al_lightning.scoring.outputs import Outputs
 
 _FEW, _MANY = 128, 1024
@@ -158,6 +159,10 @@ class Badge(Strategy):
         probabilities = outputs.distributions
         predicted = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), probabilities.shape[-1])
         return {"errors": probabilities - predicted, "embedding": outputs.embedding.float().flatten(start_dim=1)}
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of comparing every candidate with every pick, at most."""
+        return 2.0 * at.candidates * at.size * at.answers
 
     def _pick(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 from al_lightning.errors import ActiveLearningError, BadScores, OutputMismatch, PoolExhausted
 from al_lightning.pool.view import PoolView
 from al_lightning.query.reduction import check_reduction, reduced
+from al_lightning.query.work import PickSize
 from al_lightning.scoring.outputs import CLASSES, TASKS, Outputs
 
 if TYPE_CHECKING:
@@ -92,6 +93,13 @@ class Strategy(ABC):
     ) -> np.ndarray:
         """What a strategy around this one works with: ``(n,)``, higher is more worth labelling."""
         return arrays["score"]
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of a pick beside inference, about or at most: a rho that is kept foresees what ``view.spend`` is told.
+
+        Distances by :meth:`PoolView.distance_to_labelled` and clusters that are made once are foreseen by themselves.
+        """
+        return 0.0
 
     def controls(self, size: int) -> int:
         """How many at the end of a query of this size were drawn at random, whatever they score."""

@@ -10,6 +10,7 @@ import numpy as np
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.features.blocks import check_finite, rows_of
 from al_lightning.pool.view import PoolView
+from al_lightning.query.work import PickSize
 from al_lightning.query.wrapper import Wrapper, check_not_negative
 
 _BLOCK = 1 << 16
@@ -91,6 +92,10 @@ class InformationDensity(Wrapper):
         super().__post_init__()
         if not 0 < self.beta < float("inf"):
             raise ValueError(f"InformationDensity(beta={self.beta}): allowed: a number above 0; 1 is the usual one.")
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of the similarities, and of the inner strategy's pick."""
+        return 4.0 * at.features * (at.candidates + at.records - at.labelled) + super().work(at)
 
     def worth(
         self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator

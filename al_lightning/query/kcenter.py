@@ -13,6 +13,7 @@ from al_lightning.features.blocks import check_finite, rows_of
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.nearest import Group, Nearest
+from al_lightning.query.work import PickSize
 
 _HOT = 512
 """Candidates, the farthest, that every new center is compared with at once."""
@@ -129,6 +130,10 @@ class KCenterGreedy(Strategy):
     """
 
     requires = frozenset({"features"})
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of comparing every candidate with every label and pick, at most."""
+        return 2.0 * at.candidates * (at.labelled + at.size) * at.features
 
     def _pick(
         self,

@@ -10,11 +10,12 @@ import numpy as np
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import PoolExhausted
 from al_lightning.features.blocks import rows_of
-from al_lightning.features.cluster import kmeans
+from al_lightning.features.cluster import kmeans, kmeans_flops
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.clusters import round_robin
 from al_lightning.query.nearest import blocks, squared_norms
+from al_lightning.query.work import PickSize
 
 
 def nearest_to_centroids(
@@ -65,6 +66,10 @@ class KMeans(Strategy):
     """
 
     requires = frozenset({"features"})
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of clustering the candidates."""
+        return kmeans_flops(at.candidates, at.features, at.size) + 3.0 * at.candidates * at.features
 
     def _pick(
         self,

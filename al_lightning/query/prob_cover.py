@@ -14,6 +14,7 @@ from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.clusters import check_clusters, usual_clusters
 from al_lightning.query.nearest import Nearest, squared_norms
+from al_lightning.query.work import PickSize
 
 MOST_NEIGHBOURS = 128
 """Neighbours within delta that a record may have on average, so that the graph takes no more than 3 KB a record."""
@@ -196,6 +197,11 @@ class ProbCover(Strategy):
         check_clusters(self.n_clusters, "ProbCover", "the power of two nearest to the square root of the pool")
         if self.delta is not None and not self.delta >= 0:
             raise ValueError(f"ProbCover(delta={self.delta}): a radius, allowed: 0 or more, or None for an estimate.")
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of comparing all candidates with each other and with the labels, and of estimating the radius."""
+        estimate = 0 if self.delta is not None else min(_SAMPLE, at.candidates)
+        return at.features * at.candidates * (at.candidates + 2.0 * (at.labelled + estimate))
 
     def _pick(
         self,

@@ -9,14 +9,18 @@ import numpy as np
 
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.features.blocks import check_finite, rows_of
+from al_lightning.features.cluster import kmeans_flops
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.query.clusters import round_robin
+from al_lightning.query.work import PickSize
 
 SMALL = 5
 """Clusters of no more records, labelled ones counted, are left until the others are used up."""
 _AT_ONCE = 64
 """Picks from one cluster before its neighbours are searched anew."""
+_LARGER = 2
+"""Squares of the sizes of clusters that give a record / the square of the mean size: the largest give first."""
 _FINALISTS = 32
 """Records whose distances are taken exactly: the expansion that a search uses cancels, and duplicates must tie."""
 
@@ -103,6 +107,13 @@ class TypiClust(Strategy):
         for name in ("max_clusters", "neighbours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TypiClust({name}={getattr(self, name)}): allowed: 1 or more.")
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of another clustering, while their number grows, and of distances within the clusters that give."""
+        before, now = (min(labels, self.max_clusters, at.records) for labels in (at.labelled, at.labelled + at.size))
+        clustering = kmeans_flops(at.records, at.features, now) if now > before else 0.0
+        within = _LARGER * (at.candidates / now) ** 2 * at.features
+        return clustering + 2.0 * within * (min(at.size, now) + at.size // _AT_ONCE)
 
     def _pick(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 from al_lightning.errors import NegativeScores
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy, top
+from al_lightning.query.work import PickSize
 from al_lightning.scoring.outputs import Outputs
 
 
@@ -37,6 +38,10 @@ class Around(Strategy):
     def passes(self) -> int:
         """Forward passes per candidate."""
         return self.strategy.passes
+
+    def work(self, at: PickSize) -> float:
+        """FLOPs of the inner strategy's pick."""
+        return self.strategy.work(at)
 
     def payload(self, outputs: Outputs) -> dict[str, Tensor]:
         """What the inner strategy's says."""

@@ -303,6 +303,8 @@ class Run(RunFiles):
             final=None if self.proxy is None else self._target_costs,
             validation=self.validation,
             tuning=self.saved.meta.get("tuning", 0),
+            features=self.rehearsed.features,
+            answers=self.rehearsed.answers,
         )
 
     @property

@@ -168,6 +168,8 @@ class Allowance:
             final=None if run.proxy is None else (final, final / train),
             validation=run.validation,
             distance=met.distance,
+            features=met.features,
+            answers=met.answers,
             guessed=train / (1 + BACKWARD) if known else None,
         )
 

@@ -15,7 +15,8 @@ from al_lightning.fit.plan import FitPlan, FitPolicy
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.query.base import Strategy
 from al_lightning.run.run import Run
-from al_lightning.stop.base import StoppingRule, alternatives, every_rule
+from al_lightning.stop.base import StoppingRule, alternatives, every_rule, needed_by
+from al_lightning.stop.pool_covered import coverage_flops
 
 LONGEST = 500
 """Rounds that are foreseen; a run of more has no end in sight."""
@@ -33,6 +34,7 @@ class Foresight:
     Args:
         stop: stopping rules, budgets among them.
         policy: plans the fits.
+        initial: picks the first query.
         query: what candidates are inferred for.
         candidates: how many those are.
         stop_set: records that agreement is measured on.
@@ -40,6 +42,7 @@ class Foresight:
 
     stop: Sequence[StoppingRule]
     policy: FitPolicy
+    initial: Strategy
     query: Strategy
     candidates: CandidateSelector
     stop_set: int
@@ -110,13 +113,26 @@ class Foresight:
             size: of the next query, limits on labels included.
         """
         passes = self.query.passes if self.query.needs_inference else 0
-        return Course(size=size, policy=policy, candidates=self.candidates, passes=passes, stop_set=self.stop_set)
+        return Course(
+            size=size,
+            policy=policy,
+            candidates=self.candidates,
+            passes=passes,
+            stop_set=self.stop_set,
+            covers="coverage" in needed_by(self.stop),
+            initial=self.initial,
+            query=self.query,
+        )
 
     def bill_after_final(self, run: Run, plan: FitPlan, *, new: int) -> Bill:
         """The bill after a final fit on so many new labels."""
         entries = list(run.measured.fit(plan, labelled=len(run.pool.labelled), new=new, round=run.round))
         if self.stop_set:
             entries.append(run.measured.inference("agree", self.stop_set, round=run.round))
+        if run.measures_coverage:
+            pool = run.pool
+            flops = coverage_flops(len(pool.unlabelled), len(pool.labelled), run.rehearsed.features)
+            entries.append(Entry(phase="neighbours", round=run.round, flops=flops))
         if plan.val_batches is None and run.validation is not None and run.validation.per_epoch < 1:
             # A shortened fit validates at its end, too.
             entries.append(run.measured.inference("validate", run.validation.records, round=run.round))

@@ -39,6 +39,12 @@ def covered_share(left: np.ndarray, labelled: np.ndarray) -> tuple[float, float]
     return float(np.mean(distance <= radius)), flops + 2.0 * len(left) ** 2 * left.shape[1]
 
 
+def coverage_flops(unlabelled: int, labelled: int, width: int) -> float:
+    """Floating-point operations of measuring coverage after a fit, of features of this width."""
+    looked_at = min(SAMPLE, unlabelled)
+    return 2.0 * looked_at * (looked_at + labelled) * min(DIMS, width)
+
+
 @dataclass(frozen=True)
 class PoolCovered:
     """Stop when a share of the unlabelled records is covered by labelled ones, in the pool's features.

@@ -15,8 +15,18 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, Representatives, Staggered, WholePool
 from al_lightning.errors import RhoTooSmall
 from al_lightning.features.source import RawInputs
-from al_lightning.query import ClusterMargin, Margin, Novel
+from al_lightning.query import (
+    ClusterMargin,
+    InformationDensity,
+    KCenterGreedy,
+    KMeans,
+    Margin,
+    Novel,
+    ProbCover,
+    TypiClust,
+)
 from al_lightning.round_size import Spread
+from al_lightning.stop import PoolCovered
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
 ROUNDS: dict[str, Any] = {"first_epochs": 0.36, "epochs": 0.12}
@@ -118,6 +128,13 @@ DEAR: dict[str, dict[str, Any]] = {
     "all candidates": {"candidates": WholePool()},
     "candidates every other round": {"candidates": EveryK(WholePool(), 2)},
     "clusters of the query": {"query": ClusterMargin()},
+    "a query of centers": {"query": KCenterGreedy()},
+    "a query of clusters": {"query": KMeans()},
+    "a query of clusters and their neighbours": {"query": TypiClust()},
+    "a query of neighbours": {"query": ProbCover()},
+    "a query of like records": {"query": InformationDensity(Margin())},
+    "a first query of clusters": {"initial": KMeans()},
+    "coverage after every fit": {"stop": [PoolCovered(share=1.0)]},
     "a stop set": {"stop_set": 40},
     "a proxy": {"proxy": Passes(), "fit": {"final": "initial"}},
     "frozen layers": {"fit": {"freeze": ("net.0",)}},
