@@ -27,20 +27,22 @@ from al_lightning.cost.validation import Validation
 from al_lightning.features.activations import Activations
 from al_lightning.features.provider import Features
 from al_lightning.fit.handed_back import Best, deliver
-from al_lightning.fit.plan import FitPolicy, load, modes_kept
+from al_lightning.fit.outcome import Outcome
+from al_lightning.fit.plan import FitPlan, FitPolicy, load, modes_kept
 from al_lightning.fit.set_up import materialise
 from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
 from al_lightning.history import History, Reason, RoundRecord
 from al_lightning.oracles.oracle import SKIP, DatasetOracle, Oracle, People
 from al_lightning.oracles.votes import agreement
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.intake import next_step
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import RoundSize
+from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe, describe_model
+from al_lightning.run.intake import next_step
 from al_lightning.run.interrupts import stoppable
 from al_lightning.run.run import Run
 from al_lightning.scoring.question import Scorer
@@ -53,7 +55,7 @@ from al_lightning.steps.preflight import preflight
 from al_lightning.steps.restart import check_control, hold_against_control, remedied, restart
 from al_lightning.steps.select import score_ahead, select
 from al_lightning.steps.target import try_target
-from al_lightning.steps.train import keep, train
+from al_lightning.steps.train import keep, log, train
 from al_lightning.steps.tuning import check_finders
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
 
@@ -206,50 +208,57 @@ class ActiveLearner:
         history = run.history
         size = self._size(history)
         if size == 0:
-            run.commit("finish", reasons=(_exhausted(history),))
+            run.commit(Change(step="finish", reasons=(_exhausted(history),)))
         elif not run.saved.rounds:  # nothing fitted yet: the model knows nothing
             if reads_features(self):
                 Features(run).verify()
-            run.commit("label", **select(run, candidates=None, strategy=self.initial, size=size))
+            run.commit(select(run, candidates=None, strategy=self.initial, size=size))
         else:
             predict = getattr(self.oracle, "predictions", False)
-            effects = select(run, candidates=self.candidates, strategy=self.query, size=size, predict=predict)
+            change = select(run, candidates=self.candidates, strategy=self.query, size=size, predict=predict)
             # Scoring and what goes with it may have cost more than was foreseen: no label is bought then.
             reason = self._foresight.exceeded(run, self._foresight.ahead(run, size, scored=True), "another round")
-            run.commit("label", **effects) if reason is None else run.commit("finish", reasons=(reason,))
+            run.commit(change if reason is None else Change(step="finish", reasons=(reason,)))
 
     def _label(self, run: Run) -> object:
         query = request(run, run.saved.open_ids)
         intake = ask(run, self.oracle, query)
-        effects = intake.effects(run.saved)
         if len(intake.answers) < len(query.ids):
-            run.commit("label", **effects)
+            run.commit(intake.change(run.saved, "label"))
             if getattr(self.oracle, "score_ahead", False):
                 self._score_ahead(run)
             return WAITING
         known = {**run.saved.answers, **intake.answers, **intake.corrections}
         bought = any(known[i] is not SKIP for i in run.saved.queries[-1])  # now, or in an earlier, partial answer
-        run.commit("train" if bought else "query", **effects)
+        run.commit(intake.change(run.saved, "train" if bought else "query"))
         return None
 
     def _train(self, run: Run) -> None:
         history = run.history
         if run.saved.rounds and self._size(history) == 0 and self.policy.final_plan(history) is not None:
             # No query follows that this round's model would be needed for: the final fit trains on its labels.
-            run.commit("finish", reasons=(self._reason(history) or _exhausted(history),))
+            run.commit(Change(step="finish", reasons=(self._reason(history) or _exhausted(history),)))
             return
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
         plan = remedied(run, self.policy.plan(history))
         if run.proxy is not None and "train" not in run.target_flops.known():
-            try_target(run)
+            run.commit(try_target(run))
         plan = self._allowance.of_round(run, plan)
         outcome = train(run, plan, stall=self.stall)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
             return
-        record = keep(run, plan, outcome, step="decide", forecast=self._forecast(run), reports=self._reports)
-        self._show(record, run.model)
+        self._keep(run, plan, outcome, step="decide")
+
+    def _keep(self, run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> None:
+        superseded = run.saved.meta.get("last_checkpoints", [])
+        change = keep(run, plan, outcome, step=step, forecast=self._forecast(run))
+        assert change.record is not None
+        run.commit(change)
+        run.remove(set(superseded) - set(run.saved.meta["last_checkpoints"]))
+        log(run, change.record, outcome.trainer.loggers, self._reports)
+        self._show(change.record, run.model)
 
     def _show(self, record: RoundRecord, model: L.LightningModule) -> None:
         if self.on_round is not None:
@@ -258,7 +267,9 @@ class ActiveLearner:
 
     def _decide(self, run: Run) -> None:
         if self.stall is not None:
-            hold_against_control(run, self.stall)
+            control = hold_against_control(run, self.stall)
+            if control is not None:
+                run.commit(control)
         history = run.history
         size = self._size(history)
         if size and run.saved.rounds:
@@ -271,22 +282,21 @@ class ActiveLearner:
         if reason is None:
             run.go_on("query")
         else:
-            run.commit("finish", reasons=(reason,))
+            run.commit(Change(step="finish", reasons=(reason,)))
 
     def _finish(self, run: Run) -> None:
         plan = self.policy.final_plan(run.history)
         if plan is None or not run.saved.rounds or run.saved.reasons[-1].kind == "gave_up":
-            run.commit("done")
+            run.commit(Change(step="done"))
             return
         cut = self._foresight.within(run, self._allowance.of_final(run, plan))
         if isinstance(cut, Reason):
-            run.commit("done", reasons=(cut,))
+            run.commit(Change(step="done", reasons=(cut,)))
             return
         cut = remedied(run, cut)
         run.deliver()
         outcome = train(run, cut, stall=None)
-        record = keep(run, cut, outcome, step="done", forecast=self._forecast(run), reports=self._reports)
-        self._show(record, run.model)
+        self._keep(run, cut, outcome, step="done")
 
     def _score_ahead(self, run: Run) -> None:
         history = run.history
@@ -294,8 +304,7 @@ class ActiveLearner:
         if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
             return  # no query follows, no model knows anything yet, or it is done
         if self._foresight.exceeded(run, self._foresight.after_scoring(run, size), "scoring ahead") is None:
-            effects = score_ahead(run, candidates=self.candidates, strategy=self.query, size=size)
-            run.commit("label", **effects)
+            run.commit(score_ahead(run, candidates=self.candidates, strategy=self.query, size=size))
 
     # ---- its parts ---------------------------------------------------------------------------------------------
 
@@ -336,8 +345,11 @@ class ActiveLearner:
         run.measures_coverage = "coverage" in needed_by(self.stop)
         run.flops.needed_by = run.target_flops.needed_by = self._foresight.flop_limit
         try:
+            if run.found is not None:
+                run.commit(run.found)
             if getattr(self.policy, "cached", False):
-                run.activations = Activations(run, *self.policy.freeze)  # type: ignore[attr-defined]
+                frozen: tuple[str] = self.policy.freeze  # type: ignore[attr-defined]
+                run.activations = Activations(run, *frozen, commit=lambda: run.commit(Change()))
             if self.stall is not None:
                 check_control(run, self.stall)
             labelling, run.validates = self._labelling(), Validation.of(first, pool)
@@ -348,9 +360,11 @@ class ActiveLearner:
             if (run.is_new or run.changed) and not run.saved.rounds:
                 self._allowance.check(run)
             if run.is_new:
-                begin(run, self._modules(model), stop_set=self.stop_set, stop=self.stop, labelling=labelling)
+                modules = self._modules(model)
+                run.commit(begin(run, modules, stop_set=self.stop_set, stop=self.stop, labelling=labelling))
             else:
-                resume(run, stop=self.stop, labelling=labelling)
+                for change in resume(run, stop=self.stop, labelling=labelling):
+                    run.commit(change)
                 self._correct(run)
                 if run.step == "done" and run.proxy is not None:
                     run.deliver()
@@ -385,7 +399,7 @@ class ActiveLearner:
         for look in (mended,) if run.step == "label" else (corrected, mended):
             intake = look(run, self.oracle)
             if not intake.empty:
-                run.commit(next_step(run.saved, intake), **intake.effects(run.saved))
+                run.commit(intake.change(run.saved, next_step(run.saved, intake)))
 
     def _labelling(self) -> dict[str, Any]:
         if not isinstance(self.oracle, People):
@@ -416,7 +430,7 @@ class ActiveLearner:
         assert self.stall is not None
         history = run.history
         most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
-        restart(run, reason, stall=self.stall, entries=entries, most=most)
+        run.commit(restart(run, reason, stall=self.stall, entries=entries, most=most))
 
     def _hand_back(self, run: Run) -> None:
         last = None if run.last is None or run.last.stalled else run.last.trainer

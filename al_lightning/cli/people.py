@@ -7,6 +7,7 @@ import getpass
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -25,11 +26,11 @@ from al_lightning.oracles.label_cell import Language, language_of
 from al_lightning.oracles.label_file import Reader
 from al_lightning.oracles.oracle import SKIP, LabelRequest
 from al_lightning.oracles.votes import Decisions, Statement, agreement, decide
-from al_lightning.pool.intake import Intake, next_step, take_in
 from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
 from al_lightning.run.durable import write_aside
-from al_lightning.run.store import Change, Saved, Store, read_run
+from al_lightning.run.intake import Intake, next_step, take_in
+from al_lightning.run.store import Saved, Store, read_run
 
 
 def people(verb: str, arguments: Sequence[str]) -> int:
@@ -241,8 +242,8 @@ def _label(console: Console, arguments: Sequence[str]) -> None:
             raise BadLabelFile(options.file, [f"{options.file.suffix or 'no suffix'}: allowed are .csv and .jsonl"])
         intake = labelling.intake(labelling.reader.read(options.file, source=os.path.realpath(options.file)))
         if not intake.empty:
-            step = next_step(saved, intake)
-            change = saved.placed(Change(step=step, round=len(saved.queries), **intake.effects(saved)))
+            change = replace(intake.change(saved, next_step(saved, intake)), round=len(saved.queries))
+            change = saved.placed(change)
             store.commit(change)
             saved.apply(change)
     say(console, f"{options.file}: {'nothing new' if intake.empty else _counts(intake)}. Next: {_next(labelling)}")

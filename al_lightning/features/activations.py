@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -42,13 +42,14 @@ class Activations:
     Args:
         run: files lie in its folder, work goes on its ledger as ``embed``.
         part: name of a submodule that takes one input and returns one tensor.
+        commit: makes work that is pending real before a fit, which may be killed.
 
     Raises:
         UnsupportedModel: there is no such submodule.
     """
 
-    def __init__(self, run: Run, part: str) -> None:
-        self._run, self.part = run, part
+    def __init__(self, run: Run, part: str, commit: Callable[[], None]) -> None:
+        self._run, self.part, self._commit = run, part, commit
         names = dict(unwrapped(run.model).named_modules())
         if not part or part not in names:
             raise UnsupportedModel(
@@ -87,7 +88,7 @@ class Activations:
         pool = self._run.pool
         self._make(np.asarray(ids))
         if steps and self._run.pending:
-            self._run.commit(self._run.step)  # the fit may be killed; what is made is made
+            self._commit()  # the fit may be killed; what is made is made
         pool.stand_in = self._records(int(self._run.pool.labelled[0]))
         try:
             with passing_through(unwrapped(self._run.model), self.part, steps=steps):

@@ -29,13 +29,15 @@ class Query:
 class Change:
     """The effect of one step of a run, and the step that comes next: one transaction.
 
-    ``answers`` are to ids that had none, ``corrections`` to ids that had one; ``sources`` says who gave them, and in
-    which file; ``places`` where those that are new stand among the labels, see :meth:`Saved.placed`. ``digests`` are
-    those of ``files``, by the same names; ``dropped`` are names of files that the run does without from here on.
+    Steps return one, and the learner commits it. ``step`` is empty where the run stays at its step, and ``round`` below
+    0 where it stays in its round; the commit fills them in. ``answers`` are to ids that had none, ``corrections`` to
+    ids that had one; ``sources`` says who gave them, and in which file; ``places`` where those that are new stand among
+    the labels, see :meth:`Saved.placed`. ``digests`` are those of ``files``, by the same names; ``dropped`` are names
+    of files that the run does without from here on.
     """
 
-    step: str
-    round: int
+    step: str = ""
+    round: int = -1
     query: Query | None = None
     keys: dict[int, str] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)

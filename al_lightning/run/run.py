@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from operator import itemgetter
@@ -127,8 +127,9 @@ class Run(RunFiles):
         # decisions are made from the bill that they were made from before.
         if self.was_interrupted and not (self.step in ("train", "finish") and self.on_zero(self.fit_path.exists)):
             self.bill_lost()
+        self.found: Change | None = None  # when the folder was opened, to be committed before anything else
         if self.pending or (self.step != "new" and self.saved.meta["fingerprint"] != fingerprints[0]):
-            self.commit(self.step, meta={"fingerprint": fingerprints[0]})  # records may have been appended
+            self.found = Change(meta={"fingerprint": fingerprints[0]})  # records may have been appended
 
     def _meter(self, whose: str) -> FlopMeter:
         meta = self.saved.meta
@@ -453,12 +454,38 @@ class Run(RunFiles):
         """Move to the next step without an effect worth a write: after a kill the decision is simply made again."""
         self.saved.step = step
 
-    def commit(self, step: str, **effects: Any) -> None:
+    def commit(self, change: Change) -> None:
         """Make a step's effect real, in memory and on disk, together with the step that comes next."""
         self.bill_lost()
-        entries = (*self.pending, *effects.pop("entries", ()))
-        files = {**self._files, **effects.pop("files", {})}
-        meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **effects.pop("meta", {})}
+        files = {**self._files, **change.files}
+        change = replace(
+            change,
+            step=change.step or self.step,
+            round=self.round if change.round < 0 else change.round,
+            entries=(*self.pending, *change.entries),
+            meta=self._with_accounts(change.meta),
+            files=files,
+            digests={name: self._digests[path] for name, path in files.items() if path in self._digests},
+        )
+        change = self.saved.placed(change)
+        if change.query is not None and self.pool.keys is not None:
+            change = replace(change, keys={i: str(self.pool.key(i)) for i in change.query.ids.tolist()})
+        replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
+        self.on_zero(lambda: self._store.commit(change) if self._store else None)
+        self.saved.apply(change)
+        self.pending, self._waited, self._files, self._about, self._digests = [], 0.0, {}, {}, {}
+        if self.ranks.rank == 0:
+            shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
+        if change.query is not None:
+            self.pool.state.query(change.query.ids)
+        self.pool.state.answer(change.answers)
+        self.pool.state.correct(change.corrections)
+        self.pool.state.arrange(self.saved.places)
+        self.remove(set(replaced) - set(self.saved.files.values()))
+
+    def _with_accounts(self, changed: Mapping[str, Any]) -> dict[str, Any]:
+        """Add to a step's metadata what goes with every commit: FLOPs a record, prices, energy, origins of files."""
+        meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **changed}
         if self.flops is not self.target_flops:
             meta["proxy_flops_per_record"] = self.flops.per_record
         for whose, meter in (("", self.target_flops), ("proxy_", self.flops)):
@@ -481,31 +508,7 @@ class Run(RunFiles):
             meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
         if self.saved.step == "new":
             meta["fits"] = 0
-        change = self.saved.placed(
-            Change(
-                step=step,
-                round=effects.pop("round", self.round),
-                entries=entries,
-                meta=meta,
-                files=files,
-                digests={name: self._digests[path] for name, path in files.items() if path in self._digests},
-                **effects,
-            )
-        )
-        if change.query is not None and self.pool.keys is not None:
-            change = replace(change, keys={i: str(self.pool.key(i)) for i in change.query.ids.tolist()})
-        replaced = [self.saved.files[name] for name in change.files if name in self.saved.files]
-        self.on_zero(lambda: self._store.commit(change) if self._store else None)
-        self.saved.apply(change)
-        self.pending, self._waited, self._files, self._about, self._digests = [], 0.0, {}, {}, {}
-        if self.ranks.rank == 0:
-            shutil.rmtree(self.place(SCRATCH), ignore_errors=True)
-        if change.query is not None:
-            self.pool.state.query(change.query.ids)
-        self.pool.state.answer(change.answers)
-        self.pool.state.correct(change.corrections)
-        self.pool.state.arrange(self.saved.places)
-        self.remove(set(replaced) - set(self.saved.files.values()))
+        return meta
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files of the folder that nothing needs any more, and a folder that is empty then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.fit.plan import load, snapshot
+from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe
 from al_lightning.run.leftovers import Footprint
 from al_lightning.run.run import Run
@@ -31,8 +32,8 @@ def note_trained(modules: Iterable[L.LightningModule], folder: Path) -> None:
 
 def begin(
     run: Run, modules: Sequence[L.LightningModule], *, stop_set: int, stop: object, labelling: dict[str, Any]
-) -> None:
-    """The first commit: initial weights, the stop set, and the labels that were there before the run.
+) -> Change:
+    """Return the first change of a run: initial weights, the stop set, and the labels that were there before the run.
 
     Args:
         run: whose folder is new.
@@ -59,12 +60,11 @@ def begin(
     files = _write_initial(run, _initial(run))
     brought = dict(state.labels)  # the user's labels from before the run are its first query
     if not brought:
-        run.commit("query", meta=meta, files=files)
-        return
+        return Change(step="query", meta=meta, files=files)
     state.forget(brought)
     query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
     sources = dict.fromkeys(brought, ("", "brought"))
-    run.commit("train", query=query, answers=brought, sources=sources, round=1, meta=meta, files=files)
+    return Change(step="train", query=query, answers=brought, sources=sources, round=1, meta=meta, files=files)
 
 
 def _initial(run: Run) -> dict[str, tuple[str, L.LightningModule]]:
@@ -77,26 +77,29 @@ def _write_initial(run: Run, wanted: dict[str, tuple[str, L.LightningModule]]) -
     return {name: run.write_weights(path, snapshot(module)) for name, (path, module) in wanted.items()}
 
 
-def _adopt(run: Run) -> None:
+def _adopt(run: Run) -> Change:
     """Go on with settings that have changed: labels and answers stay, another model brings its own first weights."""
     other = {"model", "proxy"} & {key.split(".")[0] for key in run.changed}
     files = _write_initial(run, _initial(run)) if other else {}
-    run.commit(run.step, meta={"config": run.config}, files=files)
+    return Change(meta={"config": run.config}, files=files)
 
 
-def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> None:
-    """Take over the weights the folder holds, and rules that have changed since.
+def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> Iterator[Change]:
+    """Take over the weights the folder holds, and rules that have changed since, one change after another.
 
     Args:
         run: whose folder is not new.
         stop: stopping rules as they are now.
         labelling: rules that people label by now.
+
+    Yields:
+        Changes; each is to be committed before the next is asked for.
     """
     missing = {name: found for name, found in _initial(run).items() if name not in run.saved.files}
     if missing:  # it was recovered without
-        run.commit(run.step, files=_write_initial(run, missing))
+        yield Change(files=_write_initial(run, missing))
     if run.changed:
-        _adopt(run)
+        yield _adopt(run)
     run.initial = run.read_weights("initial")
     load(run.model, run.read_weights(run.delivered))
     if run.proxy is not None:
@@ -107,6 +110,6 @@ def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any])
         # A proxy has not seen the last query's labels: the final fit, of the model, took the place of its own.
         behind = run.proxy is not None and run.saved.rounds[-1].round < run.round
         on = "train" if behind else "decide"
-        run.commit("done" if still_stops else on, meta={"stop": describe(stop)})
+        yield Change(step="done" if still_stops else on, meta={"stop": describe(stop)})
     if run.saved.meta.get("labelling") != labelling:
-        run.commit(run.step, meta={"labelling": labelling})
+        yield Change(meta={"labelling": labelling})

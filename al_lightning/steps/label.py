@@ -12,7 +12,7 @@ from al_lightning.errors import PoolError
 from al_lightning.history import Reason
 from al_lightning.oracles.oracle import LabelRequest, Oracle, People
 from al_lightning.oracles.votes import decide, same
-from al_lightning.pool.intake import Intake, take_in
+from al_lightning.run.intake import Intake, take_in
 from al_lightning.run.paths import QUERIES
 from al_lightning.run.run import Run
 

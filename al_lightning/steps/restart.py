@@ -13,10 +13,11 @@ from al_lightning.fit.plan import FitPlan, load, reinitialise, snapshot
 from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import Control, Reason
 from al_lightning.query import KMeans
+from al_lightning.run.changes import Change
 from al_lightning.run.run import Run
 from al_lightning.seeds import generator, number
 from al_lightning.steps.control import COMPARED, gentler, measure
-from al_lightning.steps.select import as_query, select
+from al_lightning.steps.select import NOTHING_INFERRED, as_query, select
 
 LOWER = 0.1
 """Factor of the learning rate after a fit that diverged, where no control can be asked."""
@@ -39,13 +40,13 @@ def check_control(run: Run, stall: StallDetection) -> None:
         )
 
 
-def hold_against_control(run: Run, stall: StallDetection) -> None:
-    """Measure the control once; the rounds that follow are held against it."""
+def hold_against_control(run: Run, stall: StallDetection) -> Change | None:
+    """Measure the control, unless there is one: the rounds that follow are held against it."""
     if stall.accuracy is None or run.saved.meta.get("control") is not None:
-        return
+        return None
     scale = run.saved.meta.get("rate_scale", 1.0)
     control = measure(run, stall.accuracy, share=stall.control, scale=scale)
-    run.commit(run.step, meta={"control": asdict(control)})
+    return Change(meta={"control": asdict(control)})
 
 
 def remedied(run: Run, plan: FitPlan) -> FitPlan:
@@ -55,7 +56,7 @@ def remedied(run: Run, plan: FitPlan) -> FitPlan:
     return replace(plan, rate_scale=plan.rate_scale * meta.get("rate_scale", 1.0), freeze=freeze)
 
 
-def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...], most: int) -> None:
+def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...], most: int) -> Change:
     """Throw the weights away and begin again, or give up; what was wasted stays on the ledger.
 
     Args:
@@ -72,9 +73,8 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
     restarts, tried = run.saved.meta["restarts"], run.saved.meta.get("remedies", [])
     if restarts >= stall.max_restarts:
         sentence = f"gave up after {restarts} restarts: {reason.sentence}"
-        run.commit("finish", reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
         load(run.model, run.read_weights(run.delivered))
-        return
+        return Change(step="finish", reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
     remedy = stall.remedy_for(reason, tried)
     fresh = min(len(run.saved.queries[0]), most) if remedy == "weights_and_selection" else 0
     effects = _lower_rate(run, stall) if remedy == "weights_and_rate" else {}
@@ -91,11 +91,10 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
     }
     reason = replace(reason, numbers={**reason.numbers, "remedy": remedy})
     if not fresh:
-        run.commit("train", reasons=(reason,), files=files, meta=meta)
-        return
+        return Change(step="train", reasons=(reason,), files=files, meta=meta)
     selection = _fresh_selection(run, fresh)
-    meta |= {**selection.pop("meta"), **_other_labels(run, reason)}
-    run.commit("label", reasons=(reason,), round=run.round + 1, files=files, meta=meta, **selection)
+    meta |= {**selection.meta, **_other_labels(run, reason)}
+    return replace(selection, step="label", reasons=(reason,), round=run.round + 1, files=files, meta=meta)
 
 
 def _lower_rate(run: Run, stall: StallDetection) -> dict[str, Any]:
@@ -106,14 +105,13 @@ def _lower_rate(run: Run, stall: StallDetection) -> dict[str, Any]:
     return {"rate_scale": gentler(run, stall.accuracy, share=stall.control, scale=scale), "control": None}
 
 
-def _fresh_selection(run: Run, size: int) -> dict[str, Any]:
+def _fresh_selection(run: Run, size: int) -> Change:
     """Diverse where there are features that no fit has to make first, at random where there are none."""
     if run.pool.features is not None and not isinstance(run.pool.features, Layer):
-        effects = select(run, candidates=None, strategy=KMeans(), size=size)
-        return {"query": effects["query"], "meta": effects["meta"]}
+        selection = select(run, candidates=None, strategy=KMeans(), size=size)
+        return Change(query=selection.query, meta=selection.meta)
     picked = run.pool.state.draw(size, generator(run.seed, run.round, "restart"))
-    meta = {"inferred": 0, "stale": 0, "uncertainty": None}
-    return {"query": as_query(run, picked, scored=0), "meta": meta}
+    return Change(query=as_query(run, picked, scored=0), meta=dict(NOTHING_INFERRED))
 
 
 def _other_labels(run: Run, reason: Reason) -> dict[str, Any]:

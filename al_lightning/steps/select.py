@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,21 @@ from al_lightning.features.provider import Features
 from al_lightning.history import Reason
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
+from al_lightning.run.changes import Change, Query
 from al_lightning.run.run import Run
-from al_lightning.run.store import Query
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Question
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
 
+NOTHING_INFERRED = MappingProxyType({"inferred": 0, "stale": 0, "uncertainty": None})
+"""Metadata of a query that no model was asked for."""
+
 
 def select(
     run: Run, *, candidates: CandidateSelector | None, strategy: Strategy, size: int, predict: bool = False
-) -> dict[str, Any]:
-    """Make the next query and what goes with it, as effects for ``run.commit``.
+) -> Change:
+    """Make the next query and what goes with it.
 
     Args:
         run: the run; embedding, clustering and scoring are put on its ledger.
@@ -35,28 +40,31 @@ def select(
         predict: whether the model answers the query first, for people to correct.
     """
     view = _view(run, strategy)
-    effects: dict[str, Any] = {"meta": {"inferred": 0, "stale": 0, "uncertainty": None}}
+    meta: dict[str, Any] = dict(NOTHING_INFERRED)
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}
+    inferred = Change()
     with Stopwatch.running() as watch:
         if candidates is not None:
-            ids, effects["meta"]["candidates"] = _propose(run, view, candidates, size, "candidates")
+            ids, meta["candidates"] = _propose(run, view, candidates, size, "candidates")
         if strategy.needs_inference:
             reuse = bool(candidates and candidates.reuses_scores)
-            ids, arrays = _infer(run, view, ids, strategy, size, reuse, effects)
+            ids, arrays, inferred = _infer(run, view, ids, strategy, size, reuse)
         rng = generator(run.seed, run.round, "query")
         picked = strategy.pick(view=view, ids=ids, arrays=arrays, size=size, rng=rng)
     run.spend(Entry(phase="select", round=run.round, seconds=max(0.0, watch.seconds - run.pending_wall)))
+    meta |= inferred.meta
     if predict:
-        effects["meta"]["predictions"] = _predict(run, picked)
+        meta["predictions"] = _predict(run, picked)
     by_score = size - strategy.controls(size)
     if strategy.needs_inference:
-        effects["meta"]["stale"] = int(np.sum(view.score_rounds[picked[:by_score]] < run.round))
-    return {"query": as_query(run, picked, scored=by_score), "round": run.round + 1, **effects}
+        meta["stale"] = int(np.sum(view.score_rounds[picked[:by_score]] < run.round))
+    query = as_query(run, picked, scored=by_score)
+    return replace(inferred, step="label", query=query, round=run.round + 1, meta=meta)
 
 
-def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, size: int) -> dict[str, Any]:
-    """Score the next round's candidates with the model there is, while people answer; effects for ``run.commit``.
+def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, size: int) -> Change:
+    """Score the next round's candidates with the model there is, while people answer.
 
     To the next round they are stale scores: it knows better where to look, and queries them where the selector may.
 
@@ -69,11 +77,11 @@ def score_ahead(run: Run, *, candidates: CandidateSelector, strategy: Strategy, 
     # What the selector remembers of its rounds is not moved on: this is none.
     ids, _ = _propose(run, _view(run, strategy), candidates, size, "ahead")
     if not len(ids):
-        return {"meta": {"scored_ahead": run.round}}
+        return Change(meta={"scored_ahead": run.round})
     found = run.ask(ids, Question.of(strategy, seed=number(run.seed, run.round, "ahead")), phase="score")
     run.pool.state.record_scores(found.ids, found.arrays["score"], run.round - 1)
     files = {"scores": _write_scores(run, f"scores-{run.round:03d}-ahead.npz")}
-    return {"meta": {"scored_ahead": run.round}, "files": files}
+    return Change(meta={"scored_ahead": run.round}, files=files)
 
 
 def _view(run: Run, strategy: Strategy) -> PoolView:
@@ -93,35 +101,36 @@ def _write_scores(run: Run, name: str) -> str:
 
 
 def _infer(
-    run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, size: int, reuse: bool, effects: dict[str, Any]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    run: Run, view: PoolView, ids: np.ndarray, strategy: Strategy, size: int, reuse: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray], Change]:
+    """Score candidates; return the ids to pick from, what is known of them, and what is to be kept of it."""
     question = Question.of(strategy, seed=number(run.seed, run.round, "passes"))
     found = run.ask(ids, question, phase="score", least=size)
-    effects["meta"]["inferred"] = len(found.ids)
+    change = Change(meta={"inferred": len(found.ids)})
     run.pool.width = found.width
-    _say_missing_classes(run, found.width, effects)
+    missing = _missing_classes(run, found.width)
+    if missing is not None:
+        change = replace(change, meta={**change.meta, "said_missing": True}, reasons=missing)
     if len(found.ids) < len(ids):
-        _say_partial(found, ids, effects)
+        change = replace(change, reasons=(*change.reasons, _partly_scored(found, ids)))
     arrays, asked, ids = found.arrays, ids, found.ids
     if "score" in strategy.columns:
         if len(ids):
             run.pool.state.record_scores(ids, arrays["score"], run.round)
-            effects["meta"]["uncertainty"] = float(np.mean(arrays["score"], dtype=np.float64))
-        effects["files"] = {"scores": _write_scores(run, f"scores-{run.round:03d}.npz")}
+            mean = float(np.mean(arrays["score"], dtype=np.float64))
+            change = replace(change, meta={**change.meta, "uncertainty": mean})
+        change = replace(change, files={"scores": _write_scores(run, f"scores-{run.round:03d}.npz")})
         if reuse or len(ids) < len(asked):
             ids = view.unlabelled if reuse else asked
             ids = ids[view.score_rounds[ids] >= 0]
             arrays = {"score": view.scores[ids]}
-    return ids, arrays
+    return ids, arrays, change
 
 
-def _say_partial(found: Answers, asked: np.ndarray, effects: dict[str, Any]) -> None:
+def _partly_scored(found: Answers, asked: np.ndarray) -> Reason:
     fresh, all_of_them = len(found.ids), len(asked)
     sentence = f"{fresh:,} of {all_of_them:,} candidates have a fresh score; the scorer was allowed to leave the rest"
-    effects["reasons"] = (
-        *effects.get("reasons", ()),
-        Reason("partly_scored", sentence, {"fresh": fresh, "asked": all_of_them}),
-    )
+    return Reason("partly_scored", sentence, {"fresh": fresh, "asked": all_of_them})
 
 
 def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[Any, float | None]]:
@@ -152,13 +161,14 @@ def as_query(run: Run, ids: np.ndarray, *, scored: int) -> Query:
     return Query(ids=ids, scores=scores, score_rounds=rounds)
 
 
-def _say_missing_classes(run: Run, width: int, effects: dict[str, Any]) -> None:
+def _missing_classes(run: Run, width: int) -> tuple[Reason, ...] | None:
+    """Name classes without a label, once; None: it has been looked at, or there are no classes to look for."""
     if run.pool.task != "multiclass" or width == 0 or run.saved.meta.get("said_missing"):
-        return
-    effects["meta"]["said_missing"] = True
+        return None
     missing = sorted(set(range(width)) - {int(label) for label in run.pool.state.labels.values()})
-    if missing:
-        sentence = f"classes {missing} have no labelled record after round {run.round}; the run goes on"
-        effects["reasons"] = (Reason("missing_classes", sentence, {"classes": missing}),)
-        if run.ranks.rank == 0:
-            warnings.warn(sentence, stacklevel=2)
+    if not missing:
+        return ()
+    sentence = f"classes {missing} have no labelled record after round {run.round}; the run goes on"
+    if run.ranks.rank == 0:
+        warnings.warn(sentence, stacklevel=2)
+    return (Reason("missing_classes", sentence, {"classes": missing}),)

@@ -10,6 +10,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.fit.meter import Meter
 from al_lightning.fit.plan import load, snapshot
 from al_lightning.fit.trainer import Ranks, fresh_trainer
+from al_lightning.run.changes import Change
 from al_lightning.run.run import Run
 from al_lightning.steps.control import trained_on
 
@@ -22,7 +23,7 @@ def tried(run: Run) -> int:
     return _BATCHES * (run.pool.batch_size or 1) * run.ranks.world
 
 
-def try_target(run: Run) -> None:
+def try_target(run: Run) -> Change:
     """Train the target on a few labelled batches, put its weights back, and note what a record costs it.
 
     Rho, budgets and a final fit of what is left need that from the first round on, and the target is not trained before
@@ -49,4 +50,4 @@ def try_target(run: Run) -> None:
     rate: dict[str, float] = {"records": records, "seconds": meter.train_seconds}
     if step := meter.pace.get("step"):
         rate = {"records": meter.batch * run.ranks.world, "seconds": step}
-    run.commit("train", meta={"train_rate": run.ranks.broadcast(rate)})
+    return Change(meta={"train_rate": run.ranks.broadcast(rate)})

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.callbacks.loggers import log_round
@@ -26,6 +27,7 @@ from al_lightning.fit.start import apply_start
 from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import History, RoundRecord
 from al_lightning.pool.fingerprint import digest
+from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe
 from al_lightning.run.leftovers import last_checkpoints
 from al_lightning.run.run import Run
@@ -101,9 +103,8 @@ def keep(
     *,
     step: str,
     forecast: Callable[[RoundRecord, Bill], dict[str, float]],
-    reports: Callable[[History], Mapping[str, float]] | None = None,
-) -> RoundRecord:
-    """Commit a fit that succeeded: weights, metrics, agreement, cost; then log it, with what ``reports`` adds."""
+) -> Change:
+    """Return a fit that succeeded as a change: weights, metrics, agreement and cost."""
     run.spend(*outcome.entries)
     folder = _folder(run, plan)
     files = {run.kept_as: run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
@@ -121,7 +122,6 @@ def keep(
     meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
     if not plan.final:
         meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
-    superseded = run.saved.meta.get("last_checkpoints", [])
     meta["best"] = Best.of(outcome.trainer)._asdict() if outcome.best_model_path else None
     meta["last_checkpoints"] = last_checkpoints(outcome.trainer, run.folder)
     coverage = _coverage(run) if run.measures_coverage else None
@@ -149,11 +149,15 @@ def keep(
     )
     run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
     record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
-    run.commit(step, record=record, files=files, meta=meta)
-    run.remove(set(superseded) - set(meta["last_checkpoints"]))
-    more = reports(run.history) if reports and outcome.trainer.loggers else None
-    log_round(outcome.trainer.loggers, record, steps_logged(outcome.trainer), more)
-    return record
+    return Change(step=step, record=record, files=files, meta=meta)
+
+
+def log(
+    run: Run, record: RoundRecord, loggers: list[Logger], reports: Callable[[History], Mapping[str, float]]
+) -> None:
+    """Log a round that was committed, with what ``reports`` adds."""
+    if loggers:
+        log_round(loggers, record, run.saved.meta["logged_steps"], reports(run.history))
 
 
 def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from al_lightning.errors import PoolError
 from al_lightning.oracles.label_cell import bare
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.oracles.votes import Decisions, Statement, decide, news, same
-
-if TYPE_CHECKING:
-    from al_lightning.run.store import Saved
+from al_lightning.run.changes import Change, Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +37,21 @@ class Intake:
         """Whether it changes nothing."""
         return not (self.answers or self.corrections or self.statements)
 
-    def effects(self, saved: Saved) -> dict[str, Any]:
-        """It all, as effects of a commit."""
+    def change(self, saved: Saved, step: str) -> Change:
+        """Return this intake as a change that leads to the given step."""
         known = saved.meta.get("withdrawn", [])
         withdrawn = [i for i in known if self.corrections.get(i, SKIP) is SKIP]
         withdrawn += [
             i for i, value in self.corrections.items() if value is SKIP and saved.places[i] < saved.first_new_place
         ]
-        return {
-            "answers": self.answers,
-            "corrections": self.corrections,
-            "statements": self.statements,
-            "sources": self.sources,
-            "meta": {"withdrawn": withdrawn} if withdrawn != known else {},
-        }
+        return Change(
+            step=step,
+            answers=self.answers,
+            corrections=self.corrections,
+            statements=self.statements,
+            sources=self.sources,
+            meta={"withdrawn": withdrawn} if withdrawn != known else {},
+        )
 
 
 def take_in(
