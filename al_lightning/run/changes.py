@@ -11,9 +11,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.oracles.votes import Statement
-
-UNCONFIGURED = "unconfigured"
-"""Metadata of a run that was recovered without its configuration: the next start gives it one."""
+from al_lightning.run.meta import Meta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class Change:
     record: RoundRecord | None = None
     entries: tuple[Entry, ...] = ()
     reasons: tuple[Reason, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: Meta = field(default_factory=Meta)
     files: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
@@ -70,7 +68,7 @@ class Saved:
     final: RoundRecord | None = None
     entries: list[Entry] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: Meta = field(default_factory=Meta)
     files: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     asked: dict[int, int] = field(default_factory=dict)

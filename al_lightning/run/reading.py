@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from al_lightning.cost.ledger import Entry, restored
 from al_lightning.errors import ActiveLearningError, DamagedFile
@@ -18,6 +19,7 @@ from al_lightning.run.changes import Saved
 from al_lightning.run.journal import Body, Group, Position
 from al_lightning.run.journal import read as read_journal
 from al_lightning.run.lines import from_text, write
+from al_lightning.run.meta import Meta
 from al_lightning.run.paths import DATABASE, JOURNAL, check_folder, trace
 from al_lightning.run.schema import FORMAT, Checksums, columns, position, put_position, rows, version
 
@@ -70,8 +72,9 @@ def load(db: sqlite3.Connection, folder: Path) -> Saved:
         DamagedFile: a table holds other rows than were written.
     """
     saved = Saved()
-    saved.meta = {key: json.loads(value) for key, value in rows(db, "meta", folder)}
-    saved.step = saved.meta.pop("step", "new")
+    meta = {key: json.loads(value) for key, value in rows(db, "meta", folder)}
+    saved.step = meta.pop("step", "new")
+    saved.meta = cast(Meta, meta)
     for round, _, id, *_ in rows(db, "query", folder):
         if round == len(saved.queries) + 1:
             saved.queries.append([])

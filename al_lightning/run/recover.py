@@ -11,14 +11,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from al_lightning.errors import ActiveLearningError, DamagedFile
-from al_lightning.run.changes import UNCONFIGURED, Change, Saved
+from al_lightning.run.changes import Change, Saved
 from al_lightning.run.durable import digest_of, move, sync_names, write_aside, writing
 from al_lightning.run.journal import Body, Position, Reading, whole_file
 from al_lightning.run.journal import read as read_journal
 from al_lightning.run.lines import now, query_line, snapshot, write
+from al_lightning.run.meta import Meta
 from al_lightning.run.paths import DATABASE, JOURNAL, check_folder, inside
 from al_lightning.run.reading import checked, connect, journal_of, load, take_in
 from al_lightning.run.schema import Checksums, migrate, position, put_position, take_checksums, version
@@ -210,7 +210,7 @@ def _step_again(db: sqlite3.Connection) -> None:
     usual["step"] = "train"
     meta = {key: value for key, value in usual.items() if key not in known}
     if "config" not in known:
-        meta[UNCONFIGURED] = True
+        meta["unconfigured"] = True
     unanswered = "SELECT count(*) FROM query WHERE id NOT IN (SELECT id FROM label)"
     if db.execute(unanswered).fetchone()[0]:
         meta["step"] = "label"
@@ -288,7 +288,7 @@ def _mend(store: Store, folder: Path) -> list[str]:
         return []
     lost = [f"{saved.files[name]} is damaged or gone{_MEANS.get(name, '')}" for name in gone]
     step = saved.step
-    meta: dict[str, Any] = {"recovered": [*saved.meta.get("recovered", []), *gone]}
+    meta: Meta = {"recovered": [*saved.meta.get("recovered", []), *gone]}
     if {"weights", "target"} & {*gone}:
         meta["attempt"] = int(saved.meta.get("attempt", 1)) + 1  # it begins from the run's initial weights
         step = saved.step if saved.step in ("label", "train") else "train"

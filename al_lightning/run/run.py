@@ -30,10 +30,10 @@ from al_lightning.planning.architectures import BACKWARD
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.preflight.trying import trying
-from al_lightning.run.changes import UNCONFIGURED
 from al_lightning.run.durable import read_arrays
 from al_lightning.run.files import RunFiles
 from al_lightning.run.leftovers import clear
+from al_lightning.run.meta import Meta
 from al_lightning.run.paths import SCRATCH
 from al_lightning.run.settled import changes
 from al_lightning.run.store import Change, Saved, Store
@@ -132,16 +132,16 @@ class Run(RunFiles):
             self.found = Change(meta={"fingerprint": fingerprints[0]})  # records may have been appended
 
     def _meter(self, whose: str) -> FlopMeter:
-        meta = self.saved.meta
+        meta: Mapping[str, Any] = self.saved.meta
         return FlopMeter(meta.get(f"{whose}flops_per_record"), meta.get(f"{whose}flops_unknown"))
 
     def _open(self, config: dict[str, Any], seed: int | None, fingerprint: dict[str, Any]) -> tuple[Saved, int]:
         self._store = Store(self.folder)
         saved = self._store.load()
         try:
-            if saved.step == "new" or saved.meta.get(UNCONFIGURED):
+            if saved.step == "new" or saved.meta.get("unconfigured"):
                 seed = secrets.randbelow(2**31) if seed is None else seed
-                saved.meta.update(config={**config, "seed": seed}, fingerprint=fingerprint)
+                saved.meta.update({"config": {**config, "seed": seed}, "fingerprint": fingerprint})
                 return saved, seed
             seed = saved.meta["config"]["seed"] if seed is None else seed
             changes(saved, {**config, "seed": seed}, self.folder)
@@ -483,29 +483,30 @@ class Run(RunFiles):
         self.pool.state.arrange(self.saved.places)
         self.remove(set(replaced) - set(self.saved.files.values()))
 
-    def _with_accounts(self, changed: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_accounts(self, changed: Meta) -> Meta:
         """Add to a step's metadata what goes with every commit: FLOPs a record, prices, energy, origins of files."""
-        meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **changed}
+        meta: Meta = {"flops_per_record": self.target_flops.per_record, "in_flight": None, **changed}
         if self.flops is not self.target_flops:
             meta["proxy_flops_per_record"] = self.flops.per_record
-        for whose, meter in (("", self.target_flops), ("proxy_", self.flops)):
-            if meter.unknown:
-                meta[f"{whose}flops_unknown"] = meter.unknown
+        if self.target_flops.unknown:
+            meta["flops_unknown"] = self.target_flops.unknown
+        if self.flops.unknown:
+            meta["proxy_flops_unknown"] = self.flops.unknown
         if self.energy.kwh:
             meta["kwh"] = dict(self.energy.kwh)
         if self.pool.width:
             meta["width"] = self.pool.width
         if self._about:
             meta["about"] = self.about
-        if self.saved.meta.get(UNCONFIGURED):
-            meta[UNCONFIGURED] = False
+        if self.saved.meta.get("unconfigured"):
+            meta["unconfigured"] = False
         if (rehearsed := asdict(self.rehearsed)) != asdict(Rehearsed()):
             meta["rehearsed"] = rehearsed
         if self.used_features:
             meta["features_used"] = True
         meta["pricing"] = self._pricing  # whoever reads the folder later can write the bill
-        if self.saved.step == "new" or self.saved.meta.get(UNCONFIGURED):
-            meta |= {key: self.saved.meta[key] for key in ("config", "fingerprint")}
+        if self.saved.step == "new" or self.saved.meta.get("unconfigured"):
+            meta |= {"config": self.saved.meta["config"], "fingerprint": self.saved.meta["fingerprint"]}
         if self.saved.step == "new":
             meta["fits"] = 0
         return meta

@@ -6,7 +6,6 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -16,6 +15,7 @@ from al_lightning.fit.plan import load, snapshot
 from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe
 from al_lightning.run.leftovers import Footprint
+from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
 from al_lightning.seeds import generator
 from al_lightning.steps.select import as_query
@@ -31,7 +31,7 @@ def note_trained(modules: Iterable[L.LightningModule], folder: Path) -> None:
 
 
 def begin(
-    run: Run, modules: Sequence[L.LightningModule], *, stop_set: int, stop: object, labelling: dict[str, Any]
+    run: Run, modules: Sequence[L.LightningModule], *, stop_set: int, stop: object, labelling: dict[str, object]
 ) -> Change:
     """Return the first change of a run: initial weights, the stop set, and the labels that were there before the run.
 
@@ -55,8 +55,8 @@ def begin(
         )
     reserved = np.sort(state.draw(stop_set, generator(run.seed, 0, "stop set")))
     state.reserve(reserved)
-    meta = {"stop_set": reserved.tolist(), "stop": describe(stop), "labelling": labelling, "attempt": 1, "restarts": 0}
-    meta["config"] = run.config
+    meta: Meta = {"stop_set": reserved.tolist(), "stop": describe(stop), "labelling": labelling, "attempt": 1}
+    meta |= {"restarts": 0, "config": run.config}
     files = _write_initial(run, _initial(run))
     brought = dict(state.labels)  # the user's labels from before the run are its first query
     if not brought:
@@ -84,7 +84,7 @@ def _adopt(run: Run) -> Change:
     return Change(meta={"config": run.config}, files=files)
 
 
-def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, Any]) -> Iterator[Change]:
+def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, object]) -> Iterator[Change]:
     """Take over the weights the folder holds, and rules that have changed since, one change after another.
 
     Args:

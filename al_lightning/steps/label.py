@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def mended(run: Run, oracle: Oracle) -> Intake:
     return intake
 
 
-def _wrong(run: Run, answers: Mapping[int, Any]) -> dict[int, str]:
+def _wrong(run: Run, answers: Mapping[int, object]) -> dict[int, str]:
     """What is wrong with each of these labels that cannot be trained on."""
     found = {}
     for i, label in answers.items():

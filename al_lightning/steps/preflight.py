@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as L
 import numpy as np
@@ -21,7 +20,7 @@ from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import ActiveLearningError, PreflightFailed
 from al_lightning.features.source import Layer
 from al_lightning.fit.outcome import Outcome, run_fit
-from al_lightning.fit.plan import FitPlan, Length, Served, load, records_of, snapshot
+from al_lightning.fit.plan import FitPlan, Length, Served, Weights, load, records_of, snapshot
 from al_lightning.fit.start import apply_start
 from al_lightning.fit.trainer import BeforeSteps, fresh_trainer
 from al_lightning.pool.state import PoolState
@@ -177,7 +176,7 @@ class _Rehearsal:
             return plans_of(policy, size, self._run.history, self._first, rounds=rounds, final=final)
 
     def _fit(
-        self, actor: L.LightningModule, initial: Mapping[str, Any], plan: FitPlan, before: int, labelled: np.ndarray
+        self, actor: L.LightningModule, initial: Weights, plan: FitPlan, before: int, labelled: np.ndarray
     ) -> Outcome:
         """One batch of the fit that this plan makes of the first round, or of a later one."""
         run = self._run
@@ -198,7 +197,7 @@ class _Rehearsal:
     def _one_batch(
         self,
         actor: L.LightningModule,
-        initial: Mapping[str, Any],
+        initial: Weights,
         plan: FitPlan,
         length: Length,
         served: Served,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
 
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.ledger import Entry
@@ -14,10 +13,11 @@ from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import Control, Reason
 from al_lightning.query import KMeans
 from al_lightning.run.changes import Change
+from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
 from al_lightning.seeds import generator, number
 from al_lightning.steps.control import COMPARED, gentler, measure
-from al_lightning.steps.select import NOTHING_INFERRED, as_query, select
+from al_lightning.steps.select import as_query, nothing_inferred, select
 
 LOWER = 0.1
 """Factor of the learning rate after a fit that diverged, where no control can be asked."""
@@ -77,17 +77,17 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
         return Change(step="finish", reasons=(reason, Reason("gave_up", sentence, reason.numbers)))
     remedy = stall.remedy_for(reason, tried)
     fresh = min(len(run.saved.queries[0]), most) if remedy == "weights_and_selection" else 0
-    effects = _lower_rate(run, stall) if remedy == "weights_and_rate" else {}
+    gentle: Meta = _lower_rate(run, stall) if remedy == "weights_and_rate" else {}
     load(run.model, run.initial)  # what cannot be drawn anew starts from there, not from what stalled
     reinitialise(run.model, number(run.seed, run.round, f"restart {restarts}"))
     run.initial = snapshot(run.model)
     files = {"initial": run.write_weights(f"initial-{restarts + 1}.pt", run.initial)}
-    meta = {
+    meta: Meta = {
         "attempt": run.saved.meta["attempt"] + 1,
         "restarts": restarts + 1,
         "remedies": [*tried, remedy],
         "logged_steps": steps_logged(run.last.trainer) if run.last else run.saved.meta.get("logged_steps", 0),
-        **effects,
+        **gentle,
     }
     reason = replace(reason, numbers={**reason.numbers, "remedy": remedy})
     if not fresh:
@@ -97,7 +97,7 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
     return replace(selection, step="label", reasons=(reason,), round=run.round + 1, files=files, meta=meta)
 
 
-def _lower_rate(run: Run, stall: StallDetection) -> dict[str, Any]:
+def _lower_rate(run: Run, stall: StallDetection) -> Meta:
     scale = run.saved.meta.get("rate_scale", 1.0)
     if stall.accuracy is None:
         return {"rate_scale": scale * LOWER}
@@ -111,10 +111,10 @@ def _fresh_selection(run: Run, size: int) -> Change:
         selection = select(run, candidates=None, strategy=KMeans(), size=size)
         return Change(query=selection.query, meta=selection.meta)
     picked = run.pool.state.draw(size, generator(run.seed, run.round, "restart"))
-    return Change(query=as_query(run, picked, scored=0), meta=dict(NOTHING_INFERRED))
+    return Change(query=as_query(run, picked, scored=0), meta=nothing_inferred())
 
 
-def _other_labels(run: Run, reason: Reason) -> dict[str, Any]:
+def _other_labels(run: Run, reason: Reason) -> Meta:
     """What becomes of the labels there were: paid for and kept, and left out of fits that they would mislead.
 
     That are labels which a control contradicts, and those of one class, which would outweigh all others.

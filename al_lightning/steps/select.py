@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,14 +15,12 @@ from al_lightning.history import Reason
 from al_lightning.pool.view import PoolView
 from al_lightning.query.base import Strategy
 from al_lightning.run.changes import Change, Query
+from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Question
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
-
-NOTHING_INFERRED = MappingProxyType({"inferred": 0, "stale": 0, "uncertainty": None})
-"""Metadata of a query that no model was asked for."""
 
 
 def select(
@@ -40,7 +36,7 @@ def select(
         predict: whether the model answers the query first, for people to correct.
     """
     view = _view(run, strategy)
-    meta: dict[str, Any] = dict(NOTHING_INFERRED)
+    meta = nothing_inferred()
     ids = view.unlabelled
     arrays: dict[str, np.ndarray] = {}
     inferred = Change()
@@ -90,7 +86,7 @@ def _view(run: Run, strategy: Strategy) -> PoolView:
 
 def _propose(
     run: Run, view: PoolView, candidates: CandidateSelector, size: int, purpose: str
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, object]]:
     rng = generator(run.seed, run.round, purpose)
     return candidates.propose(view=view, size=size, rng=rng, state=run.saved.meta.get("candidates", {}))
 
@@ -127,13 +123,18 @@ def _infer(
     return ids, arrays, change
 
 
+def nothing_inferred() -> Meta:
+    """Return the metadata of a query that no model was asked for."""
+    return {"inferred": 0, "stale": 0, "uncertainty": None}
+
+
 def _partly_scored(found: Answers, asked: np.ndarray) -> Reason:
     fresh, all_of_them = len(found.ids), len(asked)
     sentence = f"{fresh:,} of {all_of_them:,} candidates have a fresh score; the scorer was allowed to leave the rest"
     return Reason("partly_scored", sentence, {"fresh": fresh, "asked": all_of_them})
 
 
-def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[Any, float | None]]:
+def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[object, float | None]]:
     """What the model answers to a query; it is on the bill like other inference."""
     with run.reading(ids) as (_, meter):
         began = run.energy.reading()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from al_lightning.pool.fingerprint import digest
 from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe
 from al_lightning.run.leftovers import last_checkpoints
+from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.seeds import generator, number
@@ -112,7 +112,7 @@ def keep(
         files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
     agreement = _agreement(run, folder, files)
     rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
-    meta: dict[str, Any] = {"pace": _pace(run, outcome)}
+    meta: Meta = {"pace": _pace(run, outcome)}
     if outcome.tuning_records:
         meta["tuning"] = outcome.tuning_records
     if outcome.validation:

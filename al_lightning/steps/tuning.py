@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -59,7 +58,7 @@ def settings_kept(trainer: L.Trainer, module: L.LightningModule, pool: PoolDataM
             given[name] = value
 
 
-def _set_by(callback: Any) -> tuple[str, ...]:
+def _set_by(callback: object) -> tuple[str, ...]:
     if isinstance(callback, BatchSizeFinder):
         return (callback._batch_arg_name,)
     if isinstance(callback, LearningRateFinder):
