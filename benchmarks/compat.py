@@ -24,6 +24,7 @@ from al_lightning.errors import ActiveLearningError
 from benchmarks.common import claim, write_results
 from tests.compat.harness import outcome
 from tests.compat.mistakes import MISTAKES, refused
+from tests.compat.more_shapes import MORE_SHAPES
 from tests.compat.shapes import SHAPES
 
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.compat"
@@ -62,7 +63,7 @@ Row = dict[str, Any]
 
 def shapes() -> Iterator[Row]:
     """Hold every shape against plain Lightning."""
-    for shape in SHAPES:
+    for shape in [*SHAPES, *MORE_SHAPES]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 found = outcome(shape, Path(folder))

@@ -190,7 +190,10 @@ def check_labels(
             continue
         allowed = _instead(value, task, classes)
         if allowed is not None:
-            raise PoolError(f"the label of id {i} is {shortened(value)}; task={task!r} takes {allowed} or SKIP.")
+            raise PoolError(
+                f"the label of id {i} is {shortened(value)}; task={task!r} takes {allowed} or SKIP."
+                f"{_way_out(value, task)}"
+            )
         other = None if unlike is None else unlike(value)
         if other is not None:
             encode(value, f"the label of id {i}")  # what no folder holds is told first
@@ -212,6 +215,18 @@ def _instead(value: Any, task: str, classes: int) -> str | None:
     if task == "regression" and isinstance(value, str):
         return "numbers, and lists and dicts of them"
     return None
+
+
+def _way_out(value: Any, task: str) -> str:
+    """What helps where a label is no number at all."""
+    if task not in ("multiclass", "binary") or not isinstance(value, str | list | tuple | Mapping):
+        return ""
+    if isinstance(value, str):
+        return " Give classes numbers where items are made, or in the oracle."
+    return (
+        " Give the record one class number, or keep labels such as shares of classes and lists as they are by "
+        "PoolDataModule(task='structured') and an infer(batch) that returns al_lightning.Outputs(logits=...)."
+    )
 
 
 def _is_class(value: Any, task: str, classes: int) -> bool:

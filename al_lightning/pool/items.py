@@ -14,7 +14,17 @@ from torch import Tensor
 
 from al_lightning.errors import PoolError
 from al_lightning.pool.label_codec import same, shortened
-from al_lightning.pool.targets import all_marks, as_first, as_like, form, is_array, is_blank, is_missing, is_number
+from al_lightning.pool.targets import (
+    CLASS_NUMBERS,
+    all_marks,
+    as_first,
+    as_like,
+    form,
+    is_array,
+    is_blank,
+    is_missing,
+    is_number,
+)
 
 Attach = Callable[[Any, Any], Any]
 _NEUTRAL = {"multiclass": 0, "binary": 0, "regression": 0.0}
@@ -58,6 +68,17 @@ class ItemFormat:
                 f"items are {type(item).__name__}, in which no label has a place. Pass PoolDataModule(attach=...), a "
                 "function (item, label) -> item. Without it items are tuples (..., target) or dicts with target_key."
             )
+        elif self.task in CLASS_NUMBERS and _is_float(item[-1]) and any(map(_is_whole, item[1:-1])):
+            raise PoolError(
+                f"the last of the {len(item)} elements of an item is taken for its target, and is {item[-1]!r}, which "
+                f"is no class number of task={self.task!r}, while another element is a whole number. Let items end "
+                "with the target, or pass PoolDataModule(attach=...), a function (item, label) -> item that knows its "
+                "place, and an oracle that knows the labels, such as FunctionOracle(lambda id: ...)."
+            )
+
+    def elements(self, item: Any) -> int:
+        """Of how many elements the last is taken for the target; 0 where the user has said what is."""
+        return len(item) if self.attach is None and isinstance(item, tuple | list) else 0
 
     def target(self, item: Any) -> Any:
         """The label that the dataset itself holds: a number for one number, everything else as it is.
@@ -221,6 +242,16 @@ class ItemFormat:
         if hasattr(item, "_make"):  # a namedtuple
             return item._make((*item[:-1], label))
         return [*item[:-1], label] if isinstance(item, list) else (*item[:-1], label)
+
+
+def _is_float(value: Any) -> bool:
+    if is_array(value):
+        return is_number(value) and isinstance(value.item(), float)
+    return isinstance(value, float)
+
+
+def _is_whole(value: Any) -> bool:
+    return is_number(value) and type(value.item() if is_array(value) else value) is int
 
 
 def _copied(item: Mapping[Any, Any]) -> Any:

@@ -15,6 +15,7 @@ from al_lightning.candidates.representatives import MOST_CLUSTERS
 from al_lightning.checks.compatible import clusters_anew, goes_by_size
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
+from al_lightning.oracles.oracle import check_labels
 from al_lightning.pool.view import PoolView
 from al_lightning.preflight.small_pool import RECORDS, SmallPool, spread
 from al_lightning.preflight.trying import trying
@@ -78,6 +79,7 @@ def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.L
     if learner.query.needs_inference:
         arrays = work.ask(trainer, actor, small.real(ids), _briefly(learner.query, run.seed))
         work.met.answers = sum(values[0].size for values in arrays.values())
+        check_labels(run.pool.state.labels, run.pool.task, classes=work.width)
     small.anew = clusters_anew(learner.query)
     _pick(learner.query, view, ids, arrays, size, run.seed)
     if run.measures_coverage:

@@ -33,6 +33,7 @@ class Work:
         records: that went through a model.
         flops: of those passes.
         meter: of the module that stands in now.
+        width: of the logits that were last seen.
         usual: clusters that parts ask for where they go by the size of the pool.
         met: what records cost.
     """
@@ -43,6 +44,7 @@ class Work:
     records: int = 0
     flops: float = 0.0
     meter: FlopMeter = field(default_factory=FlopMeter)
+    width: int = 0
     usual: int = 0
     met: Rehearsed = field(default_factory=Rehearsed)
 
@@ -70,7 +72,7 @@ class Work:
         """
         some = ids[: self.most]
         with trying(f"asking {type(actor).__name__} about records", INFER), question.on(unwrapped(actor)) as payload:
-            arrays, flops, _, _ = run_inference(
+            arrays, flops, _, self.width = run_inference(
                 trainer, actor, self.run.pool, some, payload, self.meter, question.samples
             )
         self.records, self.flops = self.records + len(some), self.flops + flops

@@ -23,13 +23,14 @@ from al_lightning.fit.outcome import Outcome, run_fit
 from al_lightning.fit.plan import FitPlan, Length, Served, Weights, load, records_of, snapshot
 from al_lightning.fit.start import apply_start
 from al_lightning.fit.trainer import BeforeSteps, fresh_trainer
-from al_lightning.pool.state import PoolState
+from al_lightning.history import RoundRecord
 from al_lightning.preflight.labels import labels_of
 from al_lightning.preflight.monitors import Monitors, OneBatch, check_monitors, logs, monitors_of, monitors_of_rules
 from al_lightning.preflight.plans import plans_of
 from al_lightning.preflight.quiet import silence, uncompiled
 from al_lightning.preflight.selection import try_first_query, try_query, usual_of
 from al_lightning.preflight.small_pool import spread
+from al_lightning.preflight.target import check_target, relabel
 from al_lightning.preflight.trying import trying
 from al_lightning.preflight.untouched import untouched
 from al_lightning.preflight.work import Work
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _FEW = 2
 """Records of a batch where every batch counts: a rho that is kept has to pay for them."""
+_FITS = 12
+"""Fits whose last batches are foreseen."""
 _AS_TRAINER = "Trainer.fit fails on these records in the same way."
 
 
@@ -93,6 +96,7 @@ class _Rehearsal:
         self._run, self._learner, self._work = run, learner, work
         self.said = ""
         size, history = run.pool.size, run.history
+        self._batch = run.pool.batch_size or 1
         self._first = max(1, min(learner.round_size(replace(history, rounds=(), round=0)), size))
         work.usual = usual_of(learner, size, self._first)
         own = fresh_trainer(run.source, model=run.model, datamodule=run.pool, rehearsal=True)
@@ -125,9 +129,7 @@ class _Rehearsal:
                 "is rehearsed, and scoring only as far as it goes."
             )
         else:
-            run.pool.state = PoolState(run.pool.size)
-            run.pool.state.query(labels)
-            run.pool.state.answer(labels)
+            relabel(run.pool, labels)
         self._go(run.model, labelled if labels else None, rounds=True)
         if run.proxy is not None and labels:
             self._go(run.target, labelled, rounds=False)
@@ -149,6 +151,7 @@ class _Rehearsal:
                 for plan, before in self._plans(rounds=rounds):
                     trainer = self._fit(actor, initial, plan, before, labelled).trainer
                 if rounds:
+                    self._look_closer(actor, initial, labelled)
                     rules = monitors_of_rules(self._learner.stop, self._learner.stall)
                     self._check(rules, trainer)
                 load(actor, initial)  # what a step has made of the weights says nothing of the run's
@@ -158,6 +161,46 @@ class _Rehearsal:
                     try_query(work, self._learner, trainer, actor, self._first)
             self._write(actor)
         self._note(rounds=rounds)
+
+    def _look_closer(self, actor: L.LightningModule, initial: Weights, labelled: np.ndarray) -> None:
+        """Ask of a first fit whether it learns from the target, and whether it can take the smallest of its batches."""
+        plan, _ = self._plans(rounds=True)[0]
+        pool, batch = self._run.pool, self._batch
+
+        def trained(first: int = self._first) -> Weights:
+            load(actor, initial)
+            self._fit(actor, initial, plan, 0, labelled, first)
+            return snapshot(actor)
+
+        labels = dict(pool.state.labels)
+        check_target(pool, labels, initial, trained)
+        alone = next((n for n in self._counts if batch > 1 and n % batch == 1), None)
+        if alone is None or pool.loader.get("drop_last") or self._run.ranks.world > 1:
+            return
+        try:
+            trained(1)
+        except PreflightFailed as error:
+            raise PreflightFailed(
+                f"training {type(actor).__name__} on a batch of one record, which {alone} labels in batches of {batch} "
+                "end with,",
+                error.__cause__ or error,
+                'Pass PoolDataModule(loader={"drop_last": True}), another batch_size= or other round sizes.',
+            ) from error
+
+    @property
+    def _counts(self) -> list[int]:
+        """Labels of each of the first fits."""
+        history, counts = self._run.history, [self._first]
+        with suppress(Exception):  # a size may go by what is only known later
+            while len(counts) < _FITS:
+                past = tuple(RoundRecord(round=i + 1, labelled=n, queried=n) for i, n in enumerate(counts))
+                left = self._run.pool.size - counts[-1]
+                begun = replace(history, rounds=past, round=len(counts), labelled=counts[-1], unlabelled=left)
+                new = min(self._learner.round_size(begun), left)
+                if new < 1:
+                    break
+                counts.append(counts[-1] + new)
+        return counts
 
     def _note(self, *, rounds: bool) -> None:
         met, pool = self._work.met, self._run.pool
@@ -176,11 +219,18 @@ class _Rehearsal:
             return plans_of(policy, size, self._run.history, self._first, rounds=rounds, final=final)
 
     def _fit(
-        self, actor: L.LightningModule, initial: Weights, plan: FitPlan, before: int, labelled: np.ndarray
+        self,
+        actor: L.LightningModule,
+        initial: Weights,
+        plan: FitPlan,
+        before: int,
+        labelled: np.ndarray,
+        first: int | None = None,
     ) -> Outcome:
         """One batch of the fit that this plan makes of the first round, or of a later one."""
         run = self._run
-        new = self._first if not before else max(1, self._first // 2)
+        first = first or self._first
+        new = first if not before else max(1, first // 2)
         # Few records stand for all that the fit will have: so it is as long as it will be, and reads no more.
         ids = np.resize(labelled, before + new)
         length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(ids), new=new)

@@ -312,6 +312,33 @@ def bad_worker(worker: int) -> None:
     raise OSError("no such mount")
 
 
+class Tuples(Net):
+    """Takes the first two elements of its items, however many there are."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def infer(self, batch: Any) -> Tensor:
+        return self.net(batch[0] if isinstance(batch, tuple | list) else batch)
+
+    validation_step = None  # type: ignore[assignment]
+
+
+class Memory(Tuples):
+    """Remembers outputs by the number of the record."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + batch[2].float().mean() * self.net(batch[0]).square().mean()
+
+
+class Normed(Net):
+    """Takes no batch of one record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.insert(1, nn.BatchNorm1d(self.net[0].out_features))
+
+
 class Broken(Records):
     """A record that cannot be read: every one."""
 
@@ -363,6 +390,19 @@ def dicts() -> Any:
     """Records that are dicts of an input and words."""
     x, y = blobs().tensors
     return Records([{"x": a, "more": "words", "y": int(b)} for a, b in zip(x, y, strict=True)])
+
+
+def behind(last: Callable[[int], Any]) -> Callable[[], Any]:
+    """Records of ``(x, class, something else)``."""
+    x, y = blobs().tensors
+    return lambda: Records([(a, int(b), last(i)) for i, (a, b) in enumerate(zip(x, y, strict=True))])
+
+
+def targets(make: Callable[[int], Any]) -> Callable[[Setting], None]:
+    """The dataset answers, with these."""
+    x = blobs().tensors[0]
+    records = [(a, make(i)) for i, a in enumerate(x)]
+    return both(data(lambda: Records(records)), parts(oracle=DatasetOracle()), pool(val=None))
 
 
 def omega(value: Any) -> Any:
@@ -506,6 +546,19 @@ MISTAKES = [
     Mistake("drop_last leaves no batch", pool(loader={"drop_last": True}, batch_size=32), PoolError, ("drop_last",)),
     Mistake("a dataset that answers, without labels", both(data(lambda: Records(UNLABELLED)),
             parts(oracle=DatasetOracle())), PoolError, ("-1", "Pass another oracle")),
+    Mistake("a number behind the class", both(model(Tuples), data(behind(lambda i: i % 3)), pool(val=None)), PoolError,
+            ("last of the 3 elements", "whatever it is", "attach=")),
+    Mistake("a weight behind the class", both(model(Tuples), data(behind(lambda i: 1.0 + i % 2)), pool(val=None)),
+            PoolError, ("last of the 3 elements", "1.0", "attach=")),
+    Mistake("a position behind the class", both(model(Memory), data(behind(lambda i: i)), pool(val=None),
+            parts(oracle=DatasetOracle())), PoolError, ("class numbers 0 to 2",)),
+    Mistake("a last batch of one record", both(model(Normed), pool(batch_size=11)), PreflightFailed,
+            ("12 labels in batches of 11", "drop_last")),
+    Mistake("a later batch of one record", both(model(Normed), pool(batch_size=17)), PreflightFailed,
+            ("18 labels in batches of 17", "drop_last")),
+    Mistake("names of classes", targets(lambda i: "abc"[i % 3]), PoolError, ("'a'", "Give classes numbers")),
+    Mistake("shares of classes", targets(lambda i: torch.eye(3)[i % 3]), PoolError, ("structured",)),
+    Mistake("classes in a list of one", targets(lambda i: torch.tensor([i % 3])), PoolError, ("one class number",)),
     Mistake("keys of another length", pool(keys=["a", "b"]), PoolError, ("keys has 2 records",)),
     Mistake("label costs of another length", pool(label_costs=[1.0] * 59), PoolError, ("59 records",)),
 ]  # fmt: skip
