@@ -16,6 +16,7 @@ from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, WholePool
+from al_lightning.contrib import Gated, Replay
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor, UnsupportedModel
@@ -313,9 +314,9 @@ def test_drop_last_that_leaves_no_batch_is_refused() -> None:
         (lambda: WarmStart("keep", final="previous", final_epochs=2, rho=0.9), r"rho=0\.9.*final_epochs="),
         (lambda: WarmStart("keep", final_average=0.0), r"final_average=0\.0.*0 < final_average <= 1"),
         (lambda: WarmStart("keep", first_epochs=1.5), r"first_epochs=1\.5"),  # type: ignore[arg-type]
-        (lambda: WarmStart("resume", replay=-1), r"replay=-1"),
-        (lambda: WarmStart("keep", gate=0), r"gate=0.*0 < gate <= 1"),
-        (lambda: WarmStart("keep", gate=1.1), r"gate=1\.1"),
+        (lambda: Replay(replay=-1), r"replay=-1"),
+        (lambda: Gated("keep", gate=0), r"gate=0.*0 < gate <= 1"),
+        (lambda: Gated("keep", gate=1.1), r"gate=1\.1"),
         (lambda: WarmStart("keep", final="last"), r"final='last'.*'initial', 'previous'"),  # type: ignore[arg-type]
         (lambda: RoundPlateau("x", mode="up"), r"RoundPlateau\(mode='up'\)"),  # type: ignore[arg-type]
         (lambda: RoundPlateau("x", patience=0), r"patience=0"),
@@ -348,7 +349,7 @@ def test_settings_out_of_range(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"fit": WarmStart("keep", gate=0.5)}, r"WarmStart\(gate=\.\.\.\).*stop_set="),
+        ({"fit": Gated("keep", gate=0.5)}, r"Gated\(gate=\.\.\.\).*stop_set="),
         ({"stop_set": -1}, "stop_set=-1"),
         ({"initial": Margin()}, r"initial=Margin\(\) needs the model"),
         ({"candidates": EveryK(WholePool(), 2), "query": KCenterGreedy()}, "EveryK .*KCenterGreedy"),

@@ -47,7 +47,7 @@ def check_parts(learner: ActiveLearner) -> None:
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
     if getattr(learner.policy, "gate", None) is not None and not learner.stop_set:
-        raise BadPart("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        raise BadPart("Gated(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
     if getattr(learner.oracle, "score_ahead", False) and "score" not in learner.query.columns:
         raise BadPart(
             f"{type(learner.oracle).__name__}(score_ahead=True) scores while people answer, and "

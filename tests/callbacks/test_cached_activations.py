@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from al_lightning import BALD, Badge, Budget, Outputs
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Thaw
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit.plan import snapshot
 from al_lightning.round_size import Listed
@@ -84,6 +85,10 @@ def run(folder: Path, policy: WarmStart, model: Any = None, pool: Any = None, **
     return result, model
 
 
+def thawing(**settings: Any) -> Thaw:
+    return Thaw("keep", freeze=("trunk",), cached=True, thaw=2, **settings)
+
+
 def cached(**more: Any) -> WarmStart:
     return WarmStart("keep", freeze=("trunk",), cached=True, **more)
 
@@ -146,7 +151,7 @@ def test_the_bill_falls_by_what_the_trunk_would_have_taken(tmp_path: Path) -> No
 
 
 def test_training_the_trunk_again_makes_other_activations(tmp_path: Path) -> None:
-    result, model = run(tmp_path, cached(thaw=2, epochs=1))
+    result, model = run(tmp_path, thawing(epochs=1))
     # cold (12, twice), frozen (18), thawed (24), frozen (30)
     assert model.passed == [24, 24 + 60, 24 + 60 + 24, 24 + 60 + 24 + 60]
     assert result.bill.lines["embed"].records == 8 + 2 * 60
@@ -219,8 +224,8 @@ def test_killed_before_any_commit_it_ends_as_one_that_was_not(
     with monkeypatch.context() as patched:
         patched.setattr(Run, "commit", dies)
         with pytest.raises(Killed):
-            run(tmp_path / "a", cached(thaw=2), stop_set=5)
-    (a, first), (b, second) = (run(tmp_path / name, cached(thaw=2), stop_set=5) for name in "ab")
+            run(tmp_path / "a", thawing(), stop_set=5)
+    (a, first), (b, second) = (run(tmp_path / name, thawing(), stop_set=5) for name in "ab")
     assert a.labelled.tolist() == b.labelled.tolist()
     assert [r.agreement for r in a.history] == [r.agreement for r in b.history]
     close(first, second)
@@ -364,8 +369,7 @@ def test_what_the_module_keeps_is_not_touched_by_trying(tmp_path: Path) -> None:
     [
         {"mode": "keep"},
         {"mode": "keep", "freeze": ("a", "b")},
-        {"mode": "fire", "freeze": ("trunk",)},
-        {"mode": "resume", "freeze": ("trunk",), "distill": 0.5},
+        {"mode": "shrink_perturb", "freeze": ("trunk",)},
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any]) -> None:

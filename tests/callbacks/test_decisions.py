@@ -11,6 +11,7 @@ import pytest
 from al_lightning.callbacks.round_plateau import RoundPlateau, rounds_without_progress
 from al_lightning.callbacks.stall_detection import StallDetection, no_progress
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Gated, Replay, ShrinkPerturb
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import UnknownMonitor
@@ -168,10 +169,10 @@ def test_the_first_round_is_cold(mode: Any) -> None:
         (WarmStart("reset", epochs=1, first_epochs=7), FitPlan(start="initial", epochs=7)),
         (WarmStart("keep", epochs=3, freeze=("a", "b")), FitPlan(start="previous", epochs=3, freeze=("a", "b"))),
         (
-            WarmStart("shrink_perturb", shrink=0.5, perturb=0.2),
+            ShrinkPerturb(shrink=0.5, perturb=0.2),
             FitPlan(start="shrink_perturb", shrink=0.5, perturb=0.2),
         ),
-        (WarmStart("resume", replay=2), FitPlan(start="previous", replay=2)),
+        (Replay(replay=2), FitPlan(start="previous", replay=2)),
     ],
 )
 def test_later_rounds(policy: WarmStart, plan: FitPlan) -> None:
@@ -179,7 +180,7 @@ def test_later_rounds(policy: WarmStart, plan: FitPlan) -> None:
 
 
 def test_the_gate_opens_once_and_stays_open() -> None:
-    policy = WarmStart("keep", epochs=1, gate=0.8)
+    policy = Gated("keep", epochs=1, gate=0.8)
     cold, warm = FitPlan(start="initial"), FitPlan(start="previous", epochs=1)
     assert policy.plan(history([1, 1])) == cold
     assert policy.plan(history([1, 1, 1], agreement=[None, 0.5, 0.79])) == cold
