@@ -200,11 +200,10 @@ def run(dataset: str, settings: dict[str, Any], seed: int, sizes: Sequence[int],
             run_dir=Path(folder) / "run",
             fit=policy_of(settings),
             seed=seed,
-            on_round=judge,
         )
         pool = PoolDataModule(Rows(x[:WHOLE], y[:WHOLE]), task="multiclass", batch_size=BATCH)
         began = time.process_time()
-        learner.fit(model, datamodule=pool)
+        learner.fit(model, datamodule=pool, on_round=judge)
     return row | {"accuracy": row["accuracies"][-1], "accuracy_mean": round(mean(row["accuracies"]), 4)}
 
 

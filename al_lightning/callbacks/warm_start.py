@@ -281,7 +281,7 @@ class WarmStart(RoundCallback):
         if resumed and self._shaping:
             raise ActiveLearningError(
                 f"{type(self).__name__}(mode={self.mode!r}) with stable=, distillation or DASH shapes a fit from "
-                "its first step on, and fit(ckpt_path=...) begins in the middle: ActiveLearner goes on with such a fit; by "
+                "its first step on, and fit(ckpt_path=...) begins in the middle: ActiveLearner goes on with it; by "
                 "hand, begin it anew without ckpt_path=."
             )
         if not memory.fits and not memory.initial:

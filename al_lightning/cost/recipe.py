@@ -60,7 +60,7 @@ class Recipe:
         if self.epochs is None and name is not None:
             raise UnsupportedTrainer(
                 f"{type(policy).__name__}({name}={given[name]}) is a share of the Trainer's epochs, and "
-                f"{_ended_by(trainer)}: set max_epochs on the Trainer as well, pass ActiveLearner(recipe_epochs=...) "
+                f"{_ended_by(trainer)}: set max_epochs on the Trainer as well, pass fit(..., recipe_epochs=...) "
                 f"with the epochs that one training takes, or give {name} as a whole number."
             )
 

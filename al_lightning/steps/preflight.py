@@ -152,7 +152,7 @@ class _Rehearsal:
                     trainer = self._fit(actor, initial, plan, before, labelled).trainer
                 if rounds:
                     self._look_closer(actor, initial, labelled)
-                    rules = monitors_of_rules(self._learner.stop, self._learner.stall)
+                    rules = monitors_of_rules(self._learner.stop, self._learner.watch)
                     self._check(rules, trainer)
                 load(actor, initial)  # what a step has made of the weights says nothing of the run's
             if rounds:

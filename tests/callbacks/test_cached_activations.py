@@ -85,16 +85,12 @@ def run(folder: Path, policy: WarmStart, model: Any = None, pool: Any = None, **
     return result, model
 
 
-def thawing(**settings: Any) -> Thaw:
-    return Thaw("keep", freeze=("trunk",), cached=True, thaw=2, **settings)
+def cached(kind: type[WarmStart] = WarmStart, **more: Any) -> WarmStart:
+    return kind("keep", freeze=("trunk",), cached=True, **more)
 
 
-def cached(**more: Any) -> WarmStart:
-    return WarmStart("keep", freeze=("trunk",), cached=True, **more)
-
-
-def plain(**more: Any) -> WarmStart:
-    return WarmStart("keep", freeze=("trunk",), **more)
+def plain(kind: type[WarmStart] = WarmStart, **more: Any) -> WarmStart:
+    return kind("keep", freeze=("trunk",), **more)
 
 
 def close(a: Any, b: Any) -> None:
@@ -103,7 +99,7 @@ def close(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [None, Badge(), BALD(passes=3)])
-@pytest.mark.parametrize("more", [{}, {"stable": True}, {"thaw": 2, "final": "previous"}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"stable": True}, {"kind": Thaw, "thaw": 2, "final": "previous"}], ids=str)
 def test_it_is_the_same_run_as_without(tmp_path: Path, query: Any, more: dict[str, Any]) -> None:
     other = {} if query is None else {"query": query}
     (a, first), (b, second) = run(tmp_path / "a", cached(**more), **other), run(tmp_path / "b", plain(**more), **other)
@@ -113,7 +109,7 @@ def test_it_is_the_same_run_as_without(tmp_path: Path, query: Any, more: dict[st
 
 
 def test_resume_with_a_stop_set_and_validation_is_the_same_run_too(tmp_path: Path) -> None:
-    more: dict[str, Any] = {"mode": "resume", "freeze": ("trunk",), "replay": 1.0}
+    more: dict[str, Any] = {"mode": "resume", "freeze": ("trunk",)}
 
     def once(keep: bool) -> tuple[Any, Any]:
         torch.manual_seed(0)
@@ -151,7 +147,7 @@ def test_the_bill_falls_by_what_the_trunk_would_have_taken(tmp_path: Path) -> No
 
 
 def test_training_the_trunk_again_makes_other_activations(tmp_path: Path) -> None:
-    result, model = run(tmp_path, thawing(epochs=1))
+    result, model = run(tmp_path, cached(Thaw, thaw=2, epochs=1))
     # cold (12, twice), frozen (18), thawed (24), frozen (30)
     assert model.passed == [24, 24 + 60, 24 + 60 + 24, 24 + 60 + 24 + 60]
     assert result.bill.lines["embed"].records == 8 + 2 * 60
@@ -224,8 +220,8 @@ def test_killed_before_any_commit_it_ends_as_one_that_was_not(
     with monkeypatch.context() as patched:
         patched.setattr(Run, "commit", dies)
         with pytest.raises(Killed):
-            run(tmp_path / "a", thawing(), stop_set=5)
-    (a, first), (b, second) = (run(tmp_path / name, thawing(), stop_set=5) for name in "ab")
+            run(tmp_path / "a", cached(Thaw, thaw=2), stop_set=5)
+    (a, first), (b, second) = (run(tmp_path / name, cached(Thaw, thaw=2), stop_set=5) for name in "ab")
     assert a.labelled.tolist() == b.labelled.tolist()
     assert [r.agreement for r in a.history] == [r.agreement for r in b.history]
     close(first, second)

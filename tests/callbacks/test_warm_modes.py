@@ -205,7 +205,7 @@ class TestDistill:
 
 @pytest.mark.parametrize("way", [by_learner, by_hand])
 def test_everything_trains_in_a_thawed_round(tmp_path: Path, way: Any) -> None:
-    model = way(tmp_path, WarmStart("keep", freeze=("net.0",), thaw=2))
+    model = way(tmp_path, Thaw("keep", freeze=("net.0",), thaw=2))
     moved = [
         not torch.equal(s["net.0.weight"], e["net.0.weight"]) for s, e in zip(model.starts, model.ends, strict=True)
     ]

@@ -47,6 +47,7 @@ from al_lightning.stop import (
     AnyOf,
     ClassificationChange,
     CostStopping,
+    FalseStart,
     OverallUncertainty,
     PoolCovered,
     StabilizingPredictions,
@@ -124,7 +125,7 @@ CALLBACKS = [
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),
     StallDetection("val_acc", mode="max", reference=0.0),
-    StallDetection("train_loss", reference="chance", min_delta=0.1, patience=1.0, accuracy="val_acc", min_gap=1.0),
+    StallDetection("train_loss", reference="chance", min_delta=0.1, patience=1.0),
 ]
 
 CONTRIBUTED = [
@@ -157,7 +158,7 @@ TABLE: dict[ModuleType, list[Any]] = {
     round_size: ROUND_SIZES,
     callbacks: CALLBACKS,
     contrib: CONTRIBUTED,
-    stop: STOPPING_RULES,
+    stop: [*STOPPING_RULES, FalseStart("val_acc", min_gap=1.0)],
 }
 
 
