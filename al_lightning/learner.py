@@ -239,6 +239,7 @@ class ActiveLearner:
         first = fresh_trainer(self.trainer)
         if recipe_epochs is not None:
             self.recipe = Recipe.of(first, recipe_epochs)
+        self.recipe.check_trains(first)
         self.recipe.check_shares(self.policy, first)
 
     def _query(self, run: Run) -> None:
