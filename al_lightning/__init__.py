@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from al_lightning.scoring.outputs import Outputs
     from al_lightning.scoring.ray.scorer import RayScorer
     from al_lightning.scoring.ray.team import Workers
-    from al_lightning.scoring.trainer import Scores, score
+    from al_lightning.scoring.scores import Scores
+    from al_lightning.scoring.trainer import score
     from al_lightning.shards.parquet import ParquetShards
     from al_lightning.shards.tar import TarShards
     from al_lightning.stop import (
@@ -165,7 +166,8 @@ _HOMES = {
     "scoring.outputs": "Outputs",
     "scoring.ray.scorer": "RayScorer",
     "scoring.ray.team": "Workers",
-    "scoring.trainer": "Scores score",
+    "scoring.scores": "Scores",
+    "scoring.trainer": "score",
     "stop": "AllOf AnyOf ClassificationChange CostStopping OverallUncertainty PoolCovered StabilizingPredictions",
 }
 """Modules that the names above are from, loaded when a name is asked for: PyTorch takes seconds, and whoever asks how a

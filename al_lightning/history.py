@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from al_lightning.cost.bill import Bill
 
@@ -135,3 +135,9 @@ class History:
     def values(self, monitor: str) -> list[float]:
         """The monitored value of every round that has it, oldest first."""
         return [r.metrics[monitor] for r in self.rounds if monitor in r.metrics]
+
+
+class RoundSize(Protocol):
+    """Maps the history to the size of the next query; 0 means no further round."""
+
+    def __call__(self, history: History, /) -> int: ...

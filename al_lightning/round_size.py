@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
@@ -17,15 +16,9 @@ from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Line
 from al_lightning.cost.course import Course
 from al_lightning.fit.plan import FitPolicy
-from al_lightning.history import History
+from al_lightning.history import History, RoundSize
 from al_lightning.planning.architectures import BACKWARD
 from al_lightning.planning.efficiency import Efficiency, growing, whole_sizes
-
-
-class RoundSize(Protocol):
-    """Maps the history to the size of the next query; 0 means no further round."""
-
-    def __call__(self, history: History, /) -> int: ...
 
 
 def _check_size(value: object, setting: str) -> None:

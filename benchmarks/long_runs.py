@@ -24,7 +24,7 @@ import numpy as np
 from al_lightning.cost.ledger import Entry
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.oracles.file_oracle import FileOracle
-from al_lightning.oracles.votes import Statement
+from al_lightning.oracles.statements import Statement
 from al_lightning.run.store import Change, Query, Store
 from benchmarks.common import claim, write_results
 

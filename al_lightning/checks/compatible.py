@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 
+from al_lightning.checks.parts import Parts
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import BadPart, FeaturesMissing, OutputMismatch, PoolError, PoolExhausted
 from al_lightning.features.source import Layer
@@ -19,44 +20,41 @@ from al_lightning.scoring.infer import check_shown
 from al_lightning.scoring.outputs import AGREEMENT
 from al_lightning.stop.base import alternatives, needed_by
 
-if TYPE_CHECKING:
-    from al_lightning.learner import ActiveLearner
 
-
-def check_parts(learner: ActiveLearner) -> None:
+def check_parts(parts: Parts) -> None:
     """Before a pool is known.
 
     Raises:
         BadPart: two parts that cannot go together, or a number out of range.
     """
-    if learner.initial.needs_inference:
+    if parts.initial.needs_inference:
         raise BadPart(
-            f"initial={type(learner.initial).__name__}() needs the model, which knows nothing before the first fit: "
+            f"initial={type(parts.initial).__name__}() needs the model, which knows nothing before the first fit: "
             "use Random() or a strategy on features."
         )
-    if learner.proxy is not None:
-        _check_proxy(learner)
-    if learner.stop_set < 0:
-        raise BadPart(f"stop_set={learner.stop_set}: a number of records, 0 or more.")
-    needed = needed_by(learner.stop)
-    if "agreement" in needed and not learner.stop_set:
+    if parts.proxy is not None:
+        _check_proxy(parts)
+    if parts.stop_set < 0:
+        raise BadPart(f"stop_set={parts.stop_set}: a number of records, 0 or more.")
+    needed = needed_by(parts.stop)
+    if "agreement" in needed and not parts.stop_set:
         raise BadPart(f"{needed['agreement']} needs agreement between rounds: pass stop_set=, for example 500.")
-    if "uncertainty" in needed and "score" not in learner.query.columns:
+    if "uncertainty" in needed and "score" not in parts.query.columns:
         raise BadPart(
-            f"{needed['uncertainty']} reads the scores a query is made from, and {type(learner.query).__name__} gives "
+            f"{needed['uncertainty']} reads the scores a query is made from, and {type(parts.query).__name__} gives "
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
-    if getattr(learner.policy, "gate", None) is not None and not learner.stop_set:
-        raise BadPart("Gated(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
-    if getattr(learner.oracle, "score_ahead", False) and "score" not in learner.query.columns:
+    if getattr(parts.policy, "gate", None) is not None and not parts.stop_set:
+        raise BadPart("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+    if getattr(parts.oracle, "score_ahead", False) and "score" not in parts.query.columns:
         raise BadPart(
-            f"{type(learner.oracle).__name__}(score_ahead=True) scores while people answer, and "
-            f"{type(learner.query).__name__} gives no score: use a strategy with one score per record (Margin, "
+            f"{type(parts.oracle).__name__}(score_ahead=True) scores while people answer, and "
+            f"{type(parts.query).__name__} gives no score: use a strategy with one score per record (Margin, "
             "Entropy, LeastConfidence)."
         )
-    if learner.candidates.reuses_scores and "score" not in learner.query.columns:
+    if parts.candidates.reuses_scores and "score" not in parts.query.columns:
         raise BadPart(
-            f"{type(learner.candidates).__name__} queries by earlier scores, and {type(learner.query).__name__} gives "
+            f"{type(parts.candidates).__name__} queries by earlier scores, and {type(parts.query).__name__} gives "
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
 
@@ -88,40 +86,40 @@ def _inside(part: Any) -> Iterator[Any]:
         part = getattr(part, "strategy", None) or getattr(part, "selector", None)
 
 
-def reads_features(learner: ActiveLearner) -> bool:
+def reads_features(parts: Parts) -> bool:
     """Whether any part reads the pool's features."""
-    strategies = (learner.initial, learner.query)
+    strategies = (parts.initial, parts.query)
     return (
         any("features" in strategy.requires for strategy in strategies)
-        or learner.candidates.uses_features
-        or "coverage" in needed_by(learner.stop)
+        or parts.candidates.uses_features
+        or "coverage" in needed_by(parts.stop)
     )
 
 
-def _check_proxy(learner: ActiveLearner) -> None:
-    final = getattr(learner.policy, "final", "initial")  # a policy of the user's own says so in its final_plan
+def _check_proxy(parts: Parts) -> None:
+    final = getattr(parts.policy, "final", "initial")  # a policy of the user's own says so in its final_plan
     if final != "initial":
         raise BadPart(
-            f"{type(learner.policy).__name__}(final={final!r}) with proxy=: the model that a proxy selects for is "
+            f"{type(parts.policy).__name__}(final={final!r}) with proxy=: the model that a proxy selects for is "
             'trained by the final fit alone, from its own weights; allowed: final="initial".'
         )
-    if isinstance(learner.round_size, Planned):
+    if isinstance(parts.round_size, Planned):
         raise BadPart(
             "round_size=Planned(...) prices rounds of one model, and proxy= trains another at the end: use Spread, "
             "Growing or another size."
         )
 
 
-def _compares(learner: ActiveLearner) -> str | None:
+def _compares(parts: Parts) -> str | None:
     """A part that compares records by features, if there is one."""
-    strategies = (learner.query, learner.initial)
+    strategies = (parts.query, parts.initial)
     by_features: list[Any] = [part for part in strategies if "features" in part.requires]
-    by_features += [learner.candidates] if learner.candidates.uses_features else []
-    coverage = needed_by(learner.stop).get("coverage")
+    by_features += [parts.candidates] if parts.candidates.uses_features else []
+    coverage = needed_by(parts.stop).get("coverage")
     return coverage or next((type(part).__name__ for part in by_features), None)
 
 
-def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningModule) -> None:
+def check_pool(parts: Parts, pool: PoolDataModule, model: L.LightningModule) -> None:
     """Once the pool is known, and the model that is trained on it.
 
     Raises:
@@ -131,29 +129,29 @@ def check_pool(learner: ActiveLearner, pool: PoolDataModule, model: L.LightningM
         PoolError: a policy that needs the pool's own loader, of a pool that has another.
         PoolExhausted: more records asked for than the pool holds.
     """
-    check_task(learner.query, pool.task)
-    if learner.query.needs_inference or learner.stop_set or isinstance(pool.features, Layer):
-        check_shown(model if learner.proxy is None else learner.proxy, pool)
-    if learner.candidates.uses_shards:
+    check_task(parts.query, pool.task)
+    if parts.query.needs_inference or parts.stop_set or isinstance(pool.features, Layer):
+        check_shown(model if parts.proxy is None else parts.proxy, pool)
+    if parts.candidates.uses_shards:
         _ = pool.view().shard_of  # a pool without is refused before anything is bought
-    for part in (learner.candidates, learner.query, learner.initial):
+    for part in (parts.candidates, parts.query, parts.initial):
         check_clusters(part, pool.size)
-    compares = _compares(learner)
+    compares = _compares(parts)
     if compares is not None and pool.features is None:
         raise FeaturesMissing(f"{compares} compares records by the pool's features. {NO_FEATURES}")
-    if learner.stop_set and pool.task not in AGREEMENT:
+    if parts.stop_set and pool.task not in AGREEMENT:
         raise OutputMismatch(
-            f"stop_set={learner.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
+            f"stop_set={parts.stop_set} measures agreement of classes, and task={pool.task!r} has none per record; "
             f"allowed: {', '.join(AGREEMENT)}. Leave stop_set out."
         )
-    if getattr(learner.policy, "distill", None) is not None and pool.loads_its_own_way:
+    if getattr(parts.policy, "distill", None) is not None and pool.loads_its_own_way:
         raise PoolError(
-            f"{type(learner.policy).__name__}(distill=...) puts new and old records in places of their own in a batch, "
+            f"{type(parts.policy).__name__}(distill=...) puts new and old records in places of their own in a batch, "
             f"and {type(pool).__name__} has a train_dataloader() of its own: leave one of them out."
         )
-    if learner.stop_set > pool.size:
-        raise PoolExhausted(learner.stop_set, pool.size, "records for the stop set")
-    limits = [rule.labels for rule in alternatives(learner.stop) if isinstance(rule, Budget) and rule.labels]
-    wanted = [learner.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *limits]
-    if max(wanted) > pool.size - learner.stop_set:
-        raise PoolExhausted(max(wanted), pool.size - learner.stop_set)
+    if parts.stop_set > pool.size:
+        raise PoolExhausted(parts.stop_set, pool.size, "records for the stop set")
+    limits = [rule.labels for rule in alternatives(parts.stop) if isinstance(rule, Budget) and rule.labels]
+    wanted = [parts.round_size(History(pool_size=pool.size, unlabelled=pool.size)), *limits]
+    if max(wanted) > pool.size - parts.stop_set:
+        raise PoolExhausted(max(wanted), pool.size - parts.stop_set)

@@ -10,9 +10,10 @@ from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import BadPart
+from al_lightning.history import RoundSize
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query.base import Strategy
-from al_lightning.round_size import Fixed, RoundSize
+from al_lightning.round_size import Fixed
 
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "query": (lambda x: isinstance(x, Strategy), "a strategy, for example Margin()"),

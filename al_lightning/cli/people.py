@@ -25,7 +25,8 @@ from al_lightning.oracles.file_oracle import pending, read_folder, release, repe
 from al_lightning.oracles.label_cell import Language, language_of
 from al_lightning.oracles.label_file import Reader
 from al_lightning.oracles.oracle import SKIP, LabelRequest
-from al_lightning.oracles.votes import Decisions, Statement, agreement, decide
+from al_lightning.oracles.statements import Decisions, Statement
+from al_lightning.oracles.votes import agreement, decide
 from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
 from al_lightning.run.durable import write_aside

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from al_lightning.features.source import Layer, RawInputs
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.planning.architectures import architecture
 from al_lightning.planning.efficiency import FRUGAL_WORTH, Efficiency
+from al_lightning.planning.planned import Planned
 from al_lightning.planning.planner import Way
 from al_lightning.planning.project import BadProject, Project
 from al_lightning.planning.schedule import Schedule, best_schedule, schedule, trade_off
 from al_lightning.planning.signal import LabelSignal, label_signal
-from al_lightning.planning.verdict import Lever, Verdict, levers, verdict
+from al_lightning.planning.verdict import levers, verdict
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.presets import check_rho, frugal_rho
 from al_lightning.report.plan import print_plan
@@ -56,49 +56,6 @@ Every option of al-lightning run is one here: experiment=ordinary, fit=reset, ca
 
 _PROJECT = ("inference_discount", "annotators", "control", "round_money", "round_hours")
 _STORE = ("record_gigabytes", "storage", "egress")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """Everything the verb finds out.
-
-    Args:
-        project: what it was asked.
-        about: where the project's numbers are from.
-        efficiency: what labels are worth.
-        schedule: the rounds: those asked for, or the cheapest.
-        trade_off: fewer and more rounds.
-        levers: what each saves, and may cost.
-        verdict: the ways beside each other.
-        run: the command that runs it.
-    """
-
-    project: Project
-    about: tuple[str, ...]
-    efficiency: Efficiency
-    schedule: Schedule
-    trade_off: list[Schedule]
-    levers: list[Lever]
-    verdict: Verdict
-    run: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as JSON-able data."""
-        return {
-            "verdict": self.verdict.to_json(),
-            "plan": self.schedule.plan.to_json(),
-            "rounds": self.schedule.rounds,
-            "growth": self.schedule.growth,
-            "trade_off": [
-                {"rounds": s.rounds, **{k: v for k, v in s.plan.to_json().items() if k not in ("rounds", "sizes")}}
-                for s in self.trade_off
-            ],
-            "levers": [vars(lever) for lever in self.levers],
-            "assumptions": [a._asdict() for a in self.project.assumptions],
-            "about": list(self.about),
-            "efficiency": vars(self.efficiency),
-            "run": self.run,
-        }
 
 
 def plan(arguments: Sequence[str]) -> int:

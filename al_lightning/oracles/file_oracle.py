@@ -14,7 +14,8 @@ from al_lightning.history import Reason
 from al_lightning.oracles.label_cell import Language, check_classes, plain_classes
 from al_lightning.oracles.label_file import Reader, Row, as_csv, as_json_lines
 from al_lightning.oracles.oracle import LabelRequest
-from al_lightning.oracles.votes import Decisions, Statement, answers
+from al_lightning.oracles.statements import Decisions, Statement
+from al_lightning.oracles.votes import answers
 from al_lightning.run.durable import move, write_aside
 from al_lightning.seeds import generator
 

@@ -15,7 +15,8 @@ from al_lightning.errors import BadLabelFile, PoolError
 from al_lightning.oracles.label_cell import Language, guarded, words
 from al_lightning.oracles.label_lines import Lines, unchanging
 from al_lightning.oracles.oracle import SKIP, check_labels
-from al_lightning.oracles.votes import Statement, same
+from al_lightning.oracles.statements import Statement
+from al_lightning.oracles.votes import same
 from al_lightning.pool.label_codec import decode
 
 LARGEST = 256 << 20

@@ -17,7 +17,8 @@ from al_lightning.history import Reason
 from al_lightning.oracles.file_oracle import Columns, ties_among
 from al_lightning.oracles.label_cell import Language, check_classes, plain_classes, words
 from al_lightning.oracles.oracle import SKIP, LabelRequest
-from al_lightning.oracles.votes import Decisions, Statement, answers
+from al_lightning.oracles.statements import Decisions, Statement
+from al_lightning.oracles.votes import answers
 
 TOKEN = "LABEL_STUDIO_API_KEY"
 """Environment variable that holds the access token; nothing else does, so that it reaches no file of a run."""

@@ -16,7 +16,7 @@ from al_lightning.pool.label_codec import READABLE, encode, is_array, is_number,
 
 if TYPE_CHECKING:
     from al_lightning.history import Reason
-    from al_lightning.oracles.votes import Decisions, Statement
+    from al_lightning.oracles.statements import Decisions, Statement
 
 
 class _Skip:

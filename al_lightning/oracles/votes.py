@@ -4,63 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from al_lightning.oracles.oracle import SKIP
+from al_lightning.oracles.oracle import SKIP, LabelRequest, People
+from al_lightning.oracles.statements import Decision, Decisions, Statement
 from al_lightning.pool import label_codec
-
-if TYPE_CHECKING:
-    from al_lightning.oracles.oracle import LabelRequest, People
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """One filled cell: who said what about a record, and where it stands.
-
-    Args:
-        id: the record.
-        value: a label, :data:`SKIP`, or None where the source no longer says what it said before.
-        who: the annotator; empty where nobody is named.
-        ask: 2 for the second answer to a record that is asked twice for quality control, else 1.
-        source: file it is from.
-        line: line in that file.
-        at: when it was taken in, UTC; set by the run folder.
-    """
-
-    id: int
-    value: Any
-    who: str = ""
-    ask: int = 1
-    source: str = ""
-    line: int = 0
-    at: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What a record's label is, and on whose word."""
-
-    value: Any
-    who: str
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decisions:
-    """What follows from all statements.
-
-    Args:
-        answers: id -> decision.
-        ties: id -> ``{annotator: value}`` where people disagree and nobody adjudicates.
-        few: ids that somebody answered, and fewer people than are asked for.
-    """
-
-    answers: dict[int, Decision] = field(default_factory=dict)
-    ties: dict[int, dict[str, Any]] = field(default_factory=dict)
-    few: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

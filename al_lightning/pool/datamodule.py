@@ -30,9 +30,8 @@ from al_lightning.seeds import generator
 if TYPE_CHECKING:
     from al_lightning.candidates.base import CandidateSelector
     from al_lightning.cost.budget import Budget
-    from al_lightning.history import Reason
-    from al_lightning.pool.loop import Loop, Round
-    from al_lightning.round_size import RoundSize
+    from al_lightning.history import Reason, RoundSize
+    from al_lightning.pool.turns import Loop, Round
 
 
 class PoolDataModule(Delegate):

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from al_lightning.candidates.base import CandidateSelector, State
 from al_lightning.cost.bill import Bill
-from al_lightning.history import History
+from al_lightning.cost.budget import Budget
+from al_lightning.history import History, RoundSize
 from al_lightning.oracles.oracle import DatasetOracle, Oracle
+from al_lightning.pool.datamodule import PoolDataModule
+from al_lightning.pool.turns import Loop, Round
 from al_lightning.seeds import generator
-
-if TYPE_CHECKING:
-    from al_lightning.candidates.base import CandidateSelector, State
-    from al_lightning.cost.budget import Budget
-    from al_lightning.pool.datamodule import PoolDataModule
-    from al_lightning.round_size import RoundSize
-
-
-class Loop:
-    """Which ``pool.rounds(...)`` a fit is of: callbacks remember each by itself."""
-
-
-class Round:
-    """One turn of a hand-written loop: fit, score, label.
-
-    Attributes:
-        number: 1 for the first.
-        rng: generator of this seed and round; ``Strategy.pick`` uses it.
-    """
-
-    def __init__(self, pool: PoolDataModule, number: int, size: int, seed: int) -> None:
-        self.number = number
-        self.rng = generator(seed, number, "query")
-        self._pool = pool
-        self._size = size
-
-    @property
-    def size(self) -> int:
-        """Records to query in this round; 0 in the last one, and as soon as a callback has asked to stop."""
-        return 0 if self._pool.stop_reason else self._size
-
-    @property
-    def final(self) -> bool:
-        """Whether this round only trains: nothing is queried after it."""
-        return self.size == 0
 
 
 def rounds(
@@ -89,7 +57,7 @@ def rounds(
         pool.label(pool.state.draw(next_size(), generator(seed, 0, "initial")), oracle or DatasetOracle())
     while True:
         number += 1
-        current = Round(pool, number, next_size(), seed)
+        current = Round(number, next_size(), seed, stopped=lambda: pool.stop_reason is not None)
         if current.final:
             pool.candidates = np.zeros(0, dtype=np.int64)
         elif candidates is not None:

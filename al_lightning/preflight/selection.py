@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from al_lightning.candidates.representatives import MOST_CLUSTERS
 from al_lightning.checks.compatible import clusters_anew, goes_by_size
+from al_lightning.checks.parts import Parts
 from al_lightning.features.provider import Features
 from al_lightning.features.source import Layer
 from al_lightning.oracles.oracle import check_labels
@@ -26,9 +27,6 @@ from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Question
 from al_lightning.seeds import generator, number
 from al_lightning.stop.pool_covered import DIMS
-
-if TYPE_CHECKING:
-    from al_lightning.learner import ActiveLearner
 
 _PASSES = 2
 """Answers that are drawn of a model that is asked several times: enough to see whether it can be."""
@@ -54,7 +52,7 @@ def try_first_query(work: Work, strategy: Strategy, size: int) -> None:
     _pick(strategy, view, view.unlabelled, {}, size, run.seed)
 
 
-def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.LightningModule, size: int) -> None:
+def try_query(work: Work, learner: Parts, trainer: L.Trainer, actor: L.LightningModule, size: int) -> None:
     """Make a later query: candidates, what the model says of them, and the pick.
 
     Args:
@@ -88,7 +86,7 @@ def try_query(work: Work, learner: ActiveLearner, trainer: L.Trainer, actor: L.L
         work.ask(trainer, actor, small.real(ids), Question(_classes, "classes"))
 
 
-def usual_of(learner: ActiveLearner, records: int, size: int) -> int:
+def usual_of(learner: Parts, records: int, size: int) -> int:
     """Clusters that parts will ask for, the most, where they go by the size of the pool.
 
     Args:

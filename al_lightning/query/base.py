@@ -18,7 +18,7 @@ from al_lightning.scoring.outputs import CLASSES, TASKS, Outputs
 
 if TYPE_CHECKING:
     from al_lightning.pool.datamodule import PoolDataModule
-    from al_lightning.scoring.trainer import Scores
+    from al_lightning.scoring.scores import Scores
 
 
 def top(scores: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from al_lightning.oracles.oracle import SKIP
-from al_lightning.oracles.votes import Agreement, Statement, agreement, current, decide
+from al_lightning.oracles.statements import Statement
+from al_lightning.oracles.votes import Agreement, agreement, current, decide
 from al_lightning.report.runs import ReportedRun
 
 

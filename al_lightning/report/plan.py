@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from al_lightning.cli.plan import Planned
+    from al_lightning.planning.planned import Planned
     from al_lightning.planning.planner import Plan
 
 MOST_LINES = 24

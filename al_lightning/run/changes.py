@@ -10,7 +10,7 @@ import numpy as np
 from al_lightning.cost.ledger import Entry
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.oracles.oracle import SKIP
-from al_lightning.oracles.votes import Statement
+from al_lightning.oracles.statements import Statement
 from al_lightning.run.meta import Meta
 
 

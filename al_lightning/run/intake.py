@@ -10,7 +10,8 @@ from typing import Any
 from al_lightning.errors import PoolError
 from al_lightning.oracles.label_cell import bare
 from al_lightning.oracles.oracle import SKIP
-from al_lightning.oracles.votes import Decisions, Statement, decide, news, same
+from al_lightning.oracles.statements import Decisions, Statement
+from al_lightning.oracles.votes import decide, news, same
 from al_lightning.run.changes import Change, Saved
 
 

@@ -20,7 +20,7 @@ from al_lightning.pool.label_codec import decode, encode
 from al_lightning.run.journal import Body
 
 if TYPE_CHECKING:
-    from al_lightning.run.store import Change
+    from al_lightning.run.changes import Change
 
 _REFUSED = "skip"  # a JSON text of that meaning would have quotes
 

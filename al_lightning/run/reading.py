@@ -14,7 +14,7 @@ from al_lightning.cost.ledger import Entry, restored
 from al_lightning.errors import ActiveLearningError, DamagedFile
 from al_lightning.history import Reason, RoundRecord
 from al_lightning.oracles.oracle import SKIP
-from al_lightning.oracles.votes import Statement
+from al_lightning.oracles.statements import Statement
 from al_lightning.run.changes import Saved
 from al_lightning.run.journal import Body, Group, Position
 from al_lightning.run.journal import read as read_journal

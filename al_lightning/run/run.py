@@ -41,8 +41,7 @@ from al_lightning.scoring.question import Answers, Question, Request, Scorer
 from al_lightning.scoring.trainer import TrainerScorer
 
 if TYPE_CHECKING:
-    from al_lightning.features.activations import Activations
-    from al_lightning.fit.outcome import Outcome
+    from al_lightning.run.parts import KeptActivations, LastFit
     from al_lightning.scoring.samples import Samples
 
 
@@ -96,13 +95,13 @@ class Run(RunFiles):
         self.validates: Validation | None = None
         self.initial: Weights = {}
         self.measures_coverage = self.used_features = False
-        self.last: Outcome | None = None
+        self.last: LastFit | None = None
         self._store: Store | None = None
         self.pending: list[Entry] = []
         self._waited = 0.0  # what pending work on other machines took here, beyond the seconds that are billed for it
         self._bytes_seen = pool.bytes_read or 0
         self.cached: dict[str, Any] = {}
-        self.activations: Activations | None = None
+        self.activations: KeptActivations | None = None
         self._files: dict[str, str] = {}
         self._digests = {}
         self._about: dict[str, Any] = {}

@@ -20,39 +20,16 @@ from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
 from al_lightning.fit.trainer import Ranks, borrowed_for_scoring
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.pool.view import PoolView
 from al_lightning.pool.views import read
 from al_lightning.query.base import Strategy, check_task
 from al_lightning.scoring.infer import decides_itself, infer
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.question import Answers, Payload, Question, Readable, Request, Scorer
 from al_lightning.scoring.samples import Samples
+from al_lightning.scoring.scores import Scores
 
 _STEP_SECONDS = 0.1
 """How long batches share one ``predict_step``: how often a progress bar moves, at least."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What came back for the candidates.
-
-    Args:
-        ids: candidates, ``(n,)``.
-        arrays: payload arrays aligned with ``ids``.
-        view: the pool they were scored for; what ``Strategy.pick`` needs beside them.
-        rng: generator of the round.
-        flops: FLOPs of the pass.
-        seconds: of the pass, of all machines that took part.
-        width: size of the last logits dimension (classes, for multiclass), 0 if nothing was inferred.
-    """
-
-    ids: np.ndarray
-    arrays: dict[str, np.ndarray]
-    view: PoolView
-    rng: np.random.Generator = field(repr=False)
-    flops: float = 0.0
-    seconds: float = 0.0
-    width: int = 0
 
 
 @dataclass

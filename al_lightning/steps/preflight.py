@@ -7,7 +7,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import lightning.pytorch as L
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.checks.compatible import reads_features
+from al_lightning.checks.parts import Parts
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import ActiveLearningError, PreflightFailed
@@ -39,9 +39,6 @@ from al_lightning.run.paths import SCRATCH
 from al_lightning.run.run import Run
 from al_lightning.seeds import number
 
-if TYPE_CHECKING:
-    from al_lightning.learner import ActiveLearner
-
 _FEW = 2
 """Records of a batch where every batch counts: a rho that is kept has to pay for them."""
 _FITS = 12
@@ -49,7 +46,7 @@ _FITS = 12
 _AS_TRAINER = "Trainer.fit fails on these records in the same way."
 
 
-def preflight(run: Run, learner: ActiveLearner) -> None:
+def preflight(run: Run, learner: Parts) -> None:
     """Rehearse a run on one batch; its work is put on the ledger.
 
     Copies of the modules are trained and asked. Weights, buffers, random generators, the pool, the user's DataModule
@@ -91,7 +88,7 @@ class _Rehearsal:
         said: what had to be left out.
     """
 
-    def __init__(self, work: Work, learner: ActiveLearner) -> None:
+    def __init__(self, work: Work, learner: Parts) -> None:
         run = work.run
         self._run, self._learner, self._work = run, learner, work
         self.said = ""
@@ -152,7 +149,7 @@ class _Rehearsal:
                     trainer = self._fit(actor, initial, plan, before, labelled).trainer
                 if rounds:
                     self._look_closer(actor, initial, labelled)
-                    rules = monitors_of_rules(self._learner.stop, self._learner.watch)
+                    rules = monitors_of_rules(self._learner.stop, self._learner.stall)
                     self._check(rules, trainer)
                 load(actor, initial)  # what a step has made of the weights says nothing of the run's
             if rounds:
@@ -174,8 +171,6 @@ class _Rehearsal:
 
         labels = dict(pool.state.labels)
         check_target(pool, labels, initial, trained)
-        if (several := pool.items.elements(pool.eval_data[0])) > 2:
-            self.said = f"The last of the {several} elements of an item is taken for its target, and labels replace it."
         alone = next((n for n in self._counts if batch > 1 and n % batch == 1), None)
         if alone is None or pool.loader.get("drop_last") or self._run.ranks.world > 1:
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from al_lightning.oracles.label_file import Reader
-from al_lightning.oracles.votes import Statement
+from al_lightning.oracles.statements import Statement
 from benchmarks import fuzz
 
 

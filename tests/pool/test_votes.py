@@ -10,7 +10,8 @@ from torch import tensor
 from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning.oracles.oracle import SKIP
-from al_lightning.oracles.votes import Statement, agreement, current, decide, news
+from al_lightning.oracles.statements import Statement
+from al_lightning.oracles.votes import agreement, current, decide, news
 
 
 def by(who: str, value: Any, id: int = 1, source: str = "a.csv", ask: int = 1) -> Statement:
