@@ -102,7 +102,7 @@ class PreflightFailed(ActiveLearningError):
     def __init__(self, path: str, error: BaseException, way_out: str) -> None:
         super().__init__(
             f"{path} failed, before anything was labelled or trained: {type(error).__name__}: {error}\n{way_out} "
-            "Mended, the same run_dir goes on. ActiveLearner(preflight=False) leaves out what is rehearsed on a batch."
+            "Mended, the same run_dir goes on. fit(..., preflight=False) leaves out what is rehearsed on a batch."
         )
         self.path = path
 

@@ -13,10 +13,11 @@ import lightning.pytorch as L
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.callbacks.watch import Watch
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.candidates.whole import WholePool
 from al_lightning.checks.compatible import check_parts, check_pool, reads_features
-from al_lightning.checks.given import check_datamodule, check_given, check_model, round_size_of, rules_of
+from al_lightning.checks.given import check_datamodule, check_given, check_model, check_part, round_size_of, rules_of
 from al_lightning.checks.packages import check_package
 from al_lightning.cost.bill import Bill
 from al_lightning.cost.energy import EnergyMeter
@@ -32,6 +33,7 @@ from al_lightning.fit.plan import FitPlan, FitPolicy, load, modes_kept
 from al_lightning.fit.set_up import materialise
 from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
 from al_lightning.history import History, Reason, RoundRecord, RoundSize
+from al_lightning.moved import passed_to_fit
 from al_lightning.oracles.oracle import SKIP, DatasetOracle, Oracle, People
 from al_lightning.oracles.votes import agreement
 from al_lightning.pool.datamodule import PoolDataModule
@@ -57,6 +59,7 @@ from al_lightning.steps.target import try_target
 from al_lightning.steps.train import keep, log, train
 from al_lightning.steps.tuning import check_finders
 from al_lightning.stop.base import StoppingRule, every_rule, needed_by
+from al_lightning.stop.false_start import FalseStart
 
 OnRound = Callable[[RoundRecord, L.LightningModule], None]
 
@@ -64,6 +67,7 @@ WAITING = object()
 """A step returns this when it can go no further before people have answered."""
 
 
+@passed_to_fit("scoring", "energy", "on_round", "preflight", "recipe_epochs")
 class ActiveLearner:
     """Drive active-learning rounds with the Trainer you have.
 
@@ -82,23 +86,20 @@ class ActiveLearner:
         proxy: a smaller module that selects for the one that is delivered (Coleman et al., 2020): rounds train and
             score the proxy, on the same Trainer, and the model is trained once, by the final fit of a policy such as
             ``WarmStart("keep", final="initial")``. Default: the model selects for itself.
-        stop: a stopping rule, or several, any of which ends the run; StallDetection may be among them.
+        stop: a stopping rule, or several, any of which ends the run; StallDetection and FalseStart may be among them,
+            which begin it again.
         oracle: who answers; default: the labels the dataset holds.
         initial: strategy of the first query; it cannot use the model.
         stop_set: records kept unlabelled for measuring agreement between rounds; 0 measures none.
         prices: of a label and of an hour.
         seed: of everything that is drawn; None: the run draws one and keeps it in its folder.
-        recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer,
-            EarlyStopping or not. Without a limit on epochs or steps there is none, and rho is None.
-        scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer. It may change
-            between two starts of a run.
-        energy: read around fits and scoring, for kWh on the bill: ``NvmlEnergy()`` or ``CodeCarbonEnergy()``; default:
-            energy is not measured.
-        on_round: called after every fit with its record and the module that was fitted, on every rank; not again for a
-            round that was committed before a kill.
-        preflight: whether one batch is rehearsed before anything is bought: a training and a validation step,
-            scoring, the query, a label's way through the store, a checkpoint. What cannot work is refused there, and
-            everything is as it was afterwards.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> trainer = L.Trainer(max_epochs=9, logger=False)
+        >>> learner = ActiveLearner(trainer, query=Margin(), round_size=20, run_dir="runs/a")
+        >>> learner.round_size
+        Fixed(size=20, first=None)
     """
 
     def __init__(
@@ -117,11 +118,6 @@ class ActiveLearner:
         stop_set: int = 0,
         prices: Prices | None = None,
         seed: int | None = 0,
-        recipe_epochs: int | None = None,
-        scoring: Scorer | None = None,
-        energy: EnergyMeter | None = None,
-        on_round: OnRound | None = None,
-        preflight: bool = True,
     ) -> None:
         check_given(
             trainer,
@@ -133,9 +129,6 @@ class ActiveLearner:
             oracle=oracle,
             proxy=proxy,
             prices=prices,
-            scoring=scoring,
-            energy=energy,
-            on_round=on_round,
         )
         round_size = round_size_of(round_size)
         first = fresh_trainer(trainer)  # validates before anything is spent
@@ -145,12 +138,18 @@ class ActiveLearner:
         self.candidates = candidates or WholePool()
         self.proxy = proxy
         self.policy: FitPolicy = fit or next((c for c in callbacks if isinstance(c, WarmStart)), WarmStart("reset"))
-        self.stall = next((rule for rule in rules if isinstance(rule, StallDetection)), None)
-        self.stop = [rule for rule in rules if not isinstance(rule, StallDetection)]
+        self.watch = Watch(
+            fits=next((rule for rule in rules if isinstance(rule, StallDetection)), None),
+            rounds=next((rule for rule in rules if isinstance(rule, FalseStart)), None),
+        )
+        self.stop = [rule for rule in rules if not isinstance(rule, StallDetection | FalseStart)]
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
-        self.stop_set, self.prices, self.seed, self.on_round = stop_set, prices or Prices(), seed, on_round
-        self.recipe, self.scoring = Recipe.of(first, recipe_epochs), scoring or TrainerScorer()
-        self.energy, self.preflight = energy, preflight
+        self.stop_set, self.prices, self.seed = stop_set, prices or Prices(), seed
+        self.recipe = Recipe.of(first)
+        self.scoring: Scorer = TrainerScorer()
+        self.energy: EnergyMeter | None = None
+        self.on_round: OnRound | None = None
+        self.preflight = True
         self._foresight = Foresight(
             stop=self.stop,
             policy=self.policy,
@@ -159,18 +158,37 @@ class ActiveLearner:
             candidates=self.candidates,
             stop_set=stop_set,
         )
-        self.recipe.check_shares(self.policy, first)
         self._allowance = Allowance(foresight=self._foresight, size=self._size)
         check_parts(self)
 
     # ---- the story ---------------------------------------------------------------------------------------------
 
-    def fit(self, model: L.LightningModule, datamodule: PoolDataModule) -> Result:
+    def fit(
+        self,
+        model: L.LightningModule,
+        datamodule: PoolDataModule,
+        *,
+        scoring: Scorer | None = None,
+        energy: EnergyMeter | None = None,
+        on_round: OnRound | None = None,
+        preflight: bool = True,
+        recipe_epochs: int | None = None,
+    ) -> Result:
         """Run, or go on, until a rule stops it, the pool is exhausted, or answers are waited for.
 
         Args:
             model: the user's module; it holds the delivered weights afterwards.
             datamodule: the pool.
+            scoring: who infers the pool, for example ``RayScorer()`` on other machines; default: the Trainer.
+            energy: read around fits and scoring, for kWh on the bill: ``NvmlEnergy()`` or ``CodeCarbonEnergy()``;
+                default: energy is not measured.
+            on_round: called after every fit with its record and the module that was fitted, on every rank; not again
+                for a round that was committed before a kill.
+            preflight: whether one batch is rehearsed before anything is bought: a training and a validation step,
+                scoring, the query, a label's way through the store, a checkpoint. What cannot work is refused there,
+                and everything is as it was afterwards.
+            recipe_epochs: epochs of the declared recipe, the denominator of rho; default: the limits of the Trainer,
+                EarlyStopping or not. Without a limit on epochs or steps there is none, and rho is None.
 
         Returns:
             The result, with the bill.
@@ -190,6 +208,7 @@ class ActiveLearner:
         }
         check_model(model)
         check_datamodule(datamodule)
+        self._take(scoring, energy, on_round, preflight, recipe_epochs)
         with (
             stoppable(self.run_dir),
             datamodule.in_use(),
@@ -202,6 +221,25 @@ class ActiveLearner:
                     break
             self._hand_back(run)
             return self._result(run)
+
+    def _take(
+        self,
+        scoring: Scorer | None,
+        energy: EnergyMeter | None,
+        on_round: OnRound | None,
+        preflight: bool,
+        recipe_epochs: int | None,
+    ) -> None:
+        for name, part in (("scoring", scoring), ("energy", energy), ("on_round", on_round)):
+            if part is not None:
+                check_part(name, part)
+                setattr(self, name, part)
+        self.preflight = self.preflight and preflight
+        first = fresh_trainer(self.trainer)
+        if recipe_epochs is not None:
+            self.recipe = Recipe.of(first, recipe_epochs)
+        self.recipe.check_trains(first)
+        self.recipe.check_shares(self.policy, first)
 
     def _query(self, run: Run) -> None:
         history = run.history
@@ -244,7 +282,7 @@ class ActiveLearner:
         if run.proxy is not None and "train" not in run.target_flops.known():
             run.commit(try_target(run))
         plan = self._allowance.of_round(run, plan)
-        outcome = train(run, plan, stall=self.stall)
+        outcome = train(run, plan, stall=self.watch.fits)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
             return
@@ -265,15 +303,15 @@ class ActiveLearner:
                 self.on_round(record, model)
 
     def _decide(self, run: Run) -> None:
-        if self.stall is not None:
-            control = hold_against_control(run, self.stall)
+        if self.watch.rounds is not None:
+            control = hold_against_control(run, self.watch)
             if control is not None:
                 run.commit(control)
         history = run.history
         size = self._size(history)
         if size and run.saved.rounds:
             history = replace(history, ahead=self._foresight.ahead(run, size))
-        stalled = self.stall.across_rounds(history) if self.stall else None
+        stalled = self.watch.across_rounds(history)
         if stalled is not None:
             self._restart(run, stalled, ())
             return
@@ -349,8 +387,7 @@ class ActiveLearner:
             if getattr(self.policy, "cached", False):
                 frozen: tuple[str] = self.policy.freeze  # type: ignore[attr-defined]
                 run.activations = Activations(run, *frozen, commit=lambda: run.commit(Change()))
-            if self.stall is not None:
-                check_control(run, self.stall)
+            check_control(run, self.watch)
             labelling, run.validates = self._labelling(), Validation.of(first, pool)
             if self.preflight and (run.is_new or run.changed):
                 if reads_features(self) and not run.saved.rounds:
@@ -426,10 +463,9 @@ class ActiveLearner:
     # ---- its ends ------------------------------------------------------------------------------------------------
 
     def _restart(self, run: Run, reason: Reason, entries: tuple[Entry, ...]) -> None:
-        assert self.stall is not None
         history = run.history
         most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
-        run.commit(restart(run, reason, stall=self.stall, entries=entries, most=most))
+        run.commit(restart(run, reason, stall=self.watch, entries=entries, most=most))
 
     def _hand_back(self, run: Run) -> None:
         last = None if run.last is None or run.last.stalled else run.last.trainer

@@ -219,13 +219,13 @@ class _Auto(ActiveLearner):
         super().__init__(trainer, run_dir=run_dir, **_parts(labels, 1.0, parts))
         self._labels, self._parts = labels, parts
 
-    def fit(self, model: L.LightningModule, datamodule: PoolDataModule) -> Result:
+    def fit(self, model: L.LightningModule, datamodule: PoolDataModule, **how: Any) -> Result:
         """Choose rho, then run."""
         check_model(model)
         check_datamodule(datamodule)
         rho = choose_rho(self.trainer, model, datamodule, self._labels, self.prices, self.run_dir)
         return frugal(self.trainer, labels=self._labels, rho=rho, run_dir=self.run_dir, **self._parts).fit(
-            model, datamodule
+            model, datamodule, **how
         )
 
 

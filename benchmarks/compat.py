@@ -104,7 +104,7 @@ def _run(overrides: list[str], folder: Path) -> Row:
     cfg = compose_config("run", ["logger=none", *overrides])
     cfg.run_dir = str(folder / "run")
     parts = build(cfg)
-    result = parts.learner.fit(parts.model, parts.pool)
+    result = parts.fit()
     lines = result.bill.lines
     assert result.bill.rho is not None
     return {

@@ -37,6 +37,7 @@ from al_lightning.cli.build import be_quiet
 from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.result import Result
 from al_lightning.run.store import Store
+from al_lightning.stop import FalseStart
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, write_results
 from benchmarks.false_start_suite import (
     DAMAGED,
@@ -64,11 +65,11 @@ RULE: dict[str, Any] = {
     "reference": "chance",
     "min_delta": 0.1,
     "patience": 0.5,
-    "accuracy": "val_acc",
+    "accuracy": "val_acc",  # of FalseStart, beside StallDetection
 }
 
 
-def run(name: str, family: str, seed: int, stall: StallDetection | None) -> tuple[Result, float, list[Row]]:
+def run(name: str, family: str, seed: int, rules: list[Any]) -> tuple[Result, float, list[Row]]:
     """One run, the accuracy it ends with, in percent, and the stalls that were found in it."""
     p, planted = PROBLEMS[name], plant(name, family, seed)
     found = planted.records
@@ -82,7 +83,7 @@ def run(name: str, family: str, seed: int, stall: StallDetection | None) -> tupl
             round_size=Sizes(p.first, p.step, p.rounds),
             run_dir=Path(folder) / "run",
             fit=Frozen(policy, planted.freeze) if planted.freeze else policy,
-            stop=[] if stall is None else [stall],
+            stop=rules,
             oracle=FunctionOracle(planted.label),
             initial=Given(planted.initial),
             stop_set=p.stop,
@@ -117,14 +118,15 @@ def found_in(run_dir: Path) -> list[Row]:
 
 def measure(name: str, family: str, seed: int) -> Row:
     """A run watched and, where it was found, left alone."""
-    rule = StallDetection(**RULE, control=PROBLEMS[name].control)
-    watched, accuracy, stalls = run(name, family, seed, rule)
+    within = {setting: value for setting, value in RULE.items() if setting != "accuracy"}
+    rules = [StallDetection(**within), FalseStart(RULE["accuracy"], control=PROBLEMS[name].control)]
+    watched, accuracy, stalls = run(name, family, seed, rules)
     lines, flops = watched.bill.lines, watched.bill.flops
     row: Row = {"dataset": name, "family": family, "seed": seed, "found": bool(stalls)}
     if not stalls:
         control = lines["control"].flops
         return row | {"accuracy": accuracy, "flops": flops - control, "cost": control / (flops - control)}
-    alone, alone_accuracy, _ = run(name, family, seed, None)
+    alone, alone_accuracy, _ = run(name, family, seed, [])
     return row | {
         "accuracy": alone_accuracy,
         "flops": alone.bill.flops,

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from al_lightning import WarmStart
+from al_lightning.contrib import Replay
 from al_lightning.planning.architectures import architecture
 from al_lightning.planning.planner import Way, plan
 from al_lightning.planning.project import Project
@@ -71,7 +71,7 @@ def figures() -> list[Row]:
     for size in (10_000, 20_000, 50_000, 100_000):
         add(1, f"rounds of {size:,}", curve(IMAGENET, size))
     add(2, "cleared every round", curve(IMAGENET, 10_000))
-    add(2, "resumed on new data", curve(IMAGENET, 10_000, policy=WarmStart("resume", replay=0)))
+    add(2, "resumed on new data", curve(IMAGENET, 10_000, policy=Replay(replay=0)))
     for size in (10_000, 50_000):
         add(3, f"rounds of {size:,}", curve(IMAGENET, size))
     for epochs, passes in SQUAD_EPOCHS:

@@ -99,8 +99,9 @@ def measure(name: str, seed: int) -> Row:
         folder = Path(scratch) / "run"
         paces: list[dict[str, float]] = []
         parts = RUNS[name](folder, seed)
-        parts.learner.on_round = lambda record, model: paces.append(read_run(folder).meta["pace"])
-        result = parts.learner.fit(parts.model, parts.pool)
+        result = parts.learner.fit(
+            parts.model, parts.pool, on_round=lambda record, model: paces.append(read_run(folder).meta["pace"])
+        )
         saved = read_run(folder)
     first = [entry for entry in saved.entries if entry.round <= 1]
     foreseen = foresee(parts, result.history[0], first, {**saved.meta, "pace": paces[0]})

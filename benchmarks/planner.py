@@ -148,7 +148,7 @@ def counting() -> list[Row]:
         Timed.taken.clear()
         with patch("al_lightning.run.run.FlopMeter", Timed), tempfile.TemporaryDirectory() as folder:
             parts = build(configure(name, Scale.of(name, True), "baseline", 0, Path(folder) / "run"))
-            result = parts.learner.fit(parts.model, parts.pool)
+            result = parts.fit()
         kinds = [kind for kind in Timed.taken if not kind.endswith(", counted")]
         more = sum(sum(Timed.taken[f"{kind}, counted"]) - statistics.median(Timed.taken[kind]) for kind in kinds)
         rows.append({"part": "counting", "run": name, "seconds": result.bill.seconds, "more": more})
@@ -203,7 +203,7 @@ def run_schedule(name: str, sizes: Sequence[int], seed: int, *, curve: bool) -> 
         with open_dict(cfg):
             cfg.round_size = OmegaConf.create({"_target_": "al_lightning.Listed", "sizes": list(sizes)})
         parts = build(cfg, on_round if curve else None)
-        result = parts.learner.fit(parts.model, parts.pool)
+        result = parts.fit()
     row = {"part": "schedule", "protocol": name, "rounds": len(sizes), "sizes": list(sizes), "seed": seed}
     row |= {"accuracy": quality(parts.model, name, seed)["accuracy"], "rho": result.bill.rho}
     return {**row, **({"curve": points} if curve else {})}

@@ -251,7 +251,7 @@ def measure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> Ro
 
     # Off the bill; and only where it is asked for, since it takes time.
     parts = build(cfg, on_round if method == "baseline" else None)
-    result = parts.learner.fit(parts.model, parts.pool)
+    result = parts.fit()
     bill = result.bill.to_json()
     taken = ("records_trained", "records_inferred", "flops", "flops_reference", "seconds", "seconds_reference")
     row = {

@@ -43,6 +43,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from al_lightning import ActiveLearner, Listed, PoolDataModule, Random, RoundRecord, WarmStart
 from al_lightning.cli.build import be_quiet
+from al_lightning.contrib import Dash, Fire, Replay, Thaw
 from benchmarks import data
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, paired, write_results
 from benchmarks.gates import gaps, learn_gate
@@ -75,6 +76,16 @@ MODES: dict[str, dict[str, Any]] = {
     "freeze_thaw": {"mode": "keep", "freeze": ("trunk",), "thaw": 2, "epochs": 10},
 }
 METHODS = CLAIMED | MODES
+
+
+def policy_of(settings: dict[str, Any]) -> WarmStart:
+    """Return the fit policy that settings are of: a mode of WarmStart, or one of those that are measured only."""
+    others = {name: value for name, value in settings.items() if name != "mode"}
+    if settings["mode"] in ("fire", "dash"):
+        return {"fire": Fire, "dash": Dash}[settings["mode"]](**others)
+    if "replay" in settings:
+        return Replay(**others)
+    return Thaw(**settings) if "thaw" in settings else WarmStart(**settings)
 
 
 class Arrays(NamedTuple):
@@ -187,13 +198,12 @@ def run(dataset: str, settings: dict[str, Any], seed: int, sizes: Sequence[int],
             query=Random(),
             round_size=Listed(list(sizes)),
             run_dir=Path(folder) / "run",
-            fit=WarmStart(**settings),
+            fit=policy_of(settings),
             seed=seed,
-            on_round=judge,
         )
         pool = PoolDataModule(Rows(x[:WHOLE], y[:WHOLE]), task="multiclass", batch_size=BATCH)
         began = time.process_time()
-        learner.fit(model, datamodule=pool)
+        learner.fit(model, datamodule=pool, on_round=judge)
     return row | {"accuracy": row["accuracies"][-1], "accuracy_mean": round(mean(row["accuracies"]), 4)}
 
 

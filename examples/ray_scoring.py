@@ -24,10 +24,10 @@ def main(run_dir: str = "runs/ray", address: str | None = None) -> None:
         round_size=Doubling(first=50),
         fit=WarmStart("keep", epochs=4, first_epochs=8, final="previous", final_epochs=8),
         stop=[Budget(labels=400)],
-        scoring=RayScorer(address=address, workers=2, shard_size=256),
         run_dir=run_dir,
     )
-    result = learner.fit(Classifier(in_features=64, classes=10, learning_rate=3e-2), datamodule=pool)
+    model = Classifier(in_features=64, classes=10, learning_rate=3e-2)
+    result = learner.fit(model, pool, scoring=RayScorer(address=address, workers=2, shard_size=256))
     for record in result.history:
         print(f"{record.labelled:>4} labels  {record.metrics['val_acc']:.3f}  scored {record.candidates:>4}")
     print(result.bill)

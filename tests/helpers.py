@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from al_lightning.round_size import Listed
 
 WIDTH, CLASSES = 4, 3
 NAMES = ["a", "b", "c"]
+TOLD = ("scoring", "energy", "on_round", "preflight", "recipe_epochs")
 
 
 def blobs(n: int = 60, *, seed: int = 0) -> TensorDataset:
@@ -118,9 +120,12 @@ def pool_of(data: Any = None, **kwargs: Any) -> PoolDataModule:
 
 
 def learner(run_dir: Path, trainer: Any = None, **kwargs: Any) -> ActiveLearner:
-    """A learner of three rounds (12, 6 and 6 labels) by margin."""
+    """A learner of three rounds (12, 6 and 6 labels) by margin; what its ``fit`` is told may be given here, too."""
     settings: dict[str, Any] = {"query": Margin(), "round_size": Listed([12, 6, 6]), "run_dir": run_dir}
-    return ActiveLearner(quiet() if trainer is None else trainer, **{**settings, **kwargs})
+    told = {name: kwargs.pop(name) for name in TOLD if name in kwargs}
+    made = ActiveLearner(quiet() if trainer is None else trainer, **{**settings, **kwargs})
+    made.fit = partial(made.fit, **told)  # type: ignore[method-assign]
+    return made
 
 
 def start_program(program: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

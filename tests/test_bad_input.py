@@ -16,6 +16,7 @@ from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, WholePool
+from al_lightning.contrib import Gated, Replay
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import BadScores, OutputMismatch, PoolError, PoolExhausted, UnknownMonitor, UnsupportedModel
@@ -23,6 +24,7 @@ from al_lightning.oracles.oracle import SKIP, FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query import KCenterGreedy, Margin, Random
 from al_lightning.round_size import Fixed, Listed
+from al_lightning.stop import FalseStart
 from tests.helpers import Net, Records, blobs, learner, net, pool_of, quiet
 
 # ---- monitors ---------------------------------------------------------------------------------------------------
@@ -313,9 +315,9 @@ def test_drop_last_that_leaves_no_batch_is_refused() -> None:
         (lambda: WarmStart("keep", final="previous", final_epochs=2, rho=0.9), r"rho=0\.9.*final_epochs="),
         (lambda: WarmStart("keep", final_average=0.0), r"final_average=0\.0.*0 < final_average <= 1"),
         (lambda: WarmStart("keep", first_epochs=1.5), r"first_epochs=1\.5"),  # type: ignore[arg-type]
-        (lambda: WarmStart("resume", replay=-1), r"replay=-1"),
-        (lambda: WarmStart("keep", gate=0), r"gate=0.*0 < gate <= 1"),
-        (lambda: WarmStart("keep", gate=1.1), r"gate=1\.1"),
+        (lambda: Replay(replay=-1), r"replay=-1"),
+        (lambda: Gated("keep", gate=0), r"gate=0.*0 < gate <= 1"),
+        (lambda: Gated("keep", gate=1.1), r"gate=1\.1"),
         (lambda: WarmStart("keep", final="last"), r"final='last'.*'initial', 'previous'"),  # type: ignore[arg-type]
         (lambda: RoundPlateau("x", mode="up"), r"RoundPlateau\(mode='up'\)"),  # type: ignore[arg-type]
         (lambda: RoundPlateau("x", patience=0), r"patience=0"),
@@ -323,15 +325,15 @@ def test_drop_last_that_leaves_no_batch_is_refused() -> None:
         (lambda: StallDetection("x", mode="down"), r"StallDetection\(mode='down'\)"),  # type: ignore[arg-type]
         (lambda: StallDetection("x", patience=0), r"patience=0"),
         (lambda: StallDetection("x", max_restarts=-1), r"max_restarts=-1"),
-        (lambda: StallDetection("x", rounds=0), r"rounds=0"),
-        (lambda: StallDetection("x", remedy="luck"), r"remedy='luck'.*'by_cause', 'weights'"),  # type: ignore[arg-type]
+        (lambda: StallDetection("x", rounds=2), r"rounds=2\) has moved: al_lightning.stop.FalseStart"),  # type: ignore[call-arg]
+        (lambda: StallDetection("x", accuracy="y"), r"has moved: al_lightning.stop.FalseStart"),  # type: ignore[call-arg]
+        (lambda: StallDetection("x", remedy="luck"), r"remedy='luck'\) has moved: the cause"),  # type: ignore[call-arg]
         (lambda: StallDetection("x", patience=0.0), r"patience=0\.0.*a share of the fit's epochs"),
         (lambda: StallDetection("x", patience=1.5), r"patience=1\.5"),
         (lambda: StallDetection("x", reference="luck"), r"reference='luck'.*'chance'"),  # type: ignore[arg-type]
-        (lambda: StallDetection("x", reference="chance", rounds=2), r"rounds=.*needs a reference that is a number"),
-        (lambda: StallDetection("x", control=0.6), r"control=0\.6.*0 < control <= 0\.5"),
-        (lambda: StallDetection("x", min_gap=-0.1), r"min_gap=-0\.1"),
-        (lambda: StallDetection("x", agreement=2), r"agreement=2"),
+        (lambda: FalseStart("x", control=0.6), r"control=0\.6.*0 < control <= 0\.5"),
+        (lambda: FalseStart("x", min_gap=-0.1), r"min_gap=-0\.1"),
+        (lambda: FalseStart("x", agreement=2), r"agreement=2"),
         (lambda: Budget(), r"Budget\(\) limits nothing.*labels, flops, hours, money, rho"),
         (lambda: Budget(labels=0), r"Budget\(labels=0\)"),
         (lambda: Budget(rho=float("nan")), r"Budget\(rho=nan\)"),
@@ -348,7 +350,7 @@ def test_settings_out_of_range(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"fit": WarmStart("keep", gate=0.5)}, r"WarmStart\(gate=\.\.\.\).*stop_set="),
+        ({"fit": Gated("keep", gate=0.5)}, r"Gated\(gate=\.\.\.\).*stop_set="),
         ({"stop_set": -1}, "stop_set=-1"),
         ({"initial": Margin()}, r"initial=Margin\(\) needs the model"),
         ({"candidates": EveryK(WholePool(), 2), "query": KCenterGreedy()}, "EveryK .*KCenterGreedy"),

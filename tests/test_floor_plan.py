@@ -12,7 +12,7 @@ ALLOWED = {
     "candidates": ". cost features pool",
     "checks": ". callbacks candidates cost features fit oracles pool query scoring stop",
     "cli": ". callbacks candidates cost features fit oracles planning pool report run scoring steps",
-    "contrib": ". cost fit pool",
+    "contrib": ". callbacks cost fit pool",
     "cost": ". candidates fit pool query stop",
     "features": ". contrib cost fit pool run scoring",
     "fit": ". callbacks checks contrib cost pool run steps",

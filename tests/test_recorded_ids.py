@@ -26,5 +26,5 @@ def test_a_plain_learner_labels_the_records_it_always_has(tmp_path: Path) -> Non
 def test_the_frugal_preset_labels_the_records_it_always_has(tmp_path: Path) -> None:
     options = ["experiment=frugal", "labels=300", "logger=none", f"run_dir={tmp_path}"]
     parts = build(compose_config("run", options))
-    found = parts.learner.fit(parts.model, parts.pool)
+    found = parts.fit()
     assert fingerprint(found.labelled) == FRUGAL

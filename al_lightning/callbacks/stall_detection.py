@@ -1,4 +1,4 @@
-"""StallDetection: abort a fit, or a run, that makes no progress from its start, and begin again."""
+"""StallDetection: abort a fit that makes no progress from its start, and begin again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from al_lightning.callbacks.round_plateau import Direction, check_mode
 from al_lightning.errors import ActiveLearningError, UnknownMonitor
 from al_lightning.fit.trainer import abort_fit
 from al_lightning.history import History, Reason
+from al_lightning.moved import moved
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.stop.false_start import REMEDIES, Remedy, false_start, remedy_for
+from al_lightning.stop.false_start import Remedy, remedy_for
 
 LEAST_GAIN = 0.1
 """A fit has to get so far on the way from the reference to the best that rounds before it reached."""
@@ -92,38 +93,39 @@ class Reached(Memory):
     fit: dict[str, Any] | None = None
 
 
+@moved(
+    accuracy="al_lightning.stop.FalseStart(accuracy), beside StallDetection in stop=[...]",
+    agreement="al_lightning.stop.FalseStart(accuracy, agreement=...)",
+    control="al_lightning.stop.FalseStart(accuracy, control=...)",
+    min_gap="al_lightning.stop.FalseStart(accuracy, min_gap=...)",
+    remedy="the cause decides, and a subclass with remedy_for() may decide otherwise",
+    rounds="al_lightning.stop.FalseStart(accuracy) watches rounds, against a control",
+)
 @dataclass(eq=False)
 class StallDetection(RoundCallback):
-    """Find false starts: within a fit, epoch by epoch, and across rounds.
+    """Abort a fit that never leaves its start, and begin again.
 
     A stalled fit is aborted at once and leaves a ``reason``. Only the loop restarts it: ``ActiveLearner`` draws new
     weights, and where the cause asks for it lowers the learning rate or buys a fresh diverse selection on top of the
     labels already paid, at most ``max_restarts`` times in a run; then the run stops with the reason ``gave_up``. All
     aborted work stays on the bill. A hand-written loop looks at the ``reason`` after every fit, and does not score with
-    a model that stalled.
-
-    Across rounds, with ``accuracy=``, a run is held against a *control*: once, after its first fit, new weights are
-    trained on validation records drawn at random, which are paid for already, and judged on the others. A run that
-    is worse than that, or whose labels the control contradicts, is a false start; later, one that drops out of its own
-    forecast, or whose models agree with each other below the control.
+    a model that stalled. :class:`~al_lightning.stop.false_start.FalseStart` watches rounds, and stands beside it.
 
     Args:
         monitor: name the module logs in every epoch, for example ``"train_loss"``.
         mode: ``"min"`` for losses, ``"max"`` for metrics.
         reference: level every healthy run leaves behind, for example ``log(n_classes)`` for cross-entropy. ``"chance"``
             reads it off the classes of the records trained on: their entropy for ``"min"``, the share of the commonest
-            for ``"max"``. None: the first epoch's value (across rounds, the first round's); give one where fits start
-            from warm weights, which may have no way left to go from there.
+            for ``"max"``. None: the first epoch's value; give one where fits start from warm weights, which may have no
+            way left to go from there.
         min_delta: distance from the reference that progress must exceed.
         patience: epochs a fit is given, a number (int) or a share of the fit's epochs (float).
-        rounds: rounds a run is given to leave the reference; None watches fits only.
-        accuracy: accuracy that the module logs in validation, held against the control; None: no control.
-        min_gap: how far below what is expected an accuracy must be, at least; noise is allowed for beside it.
-        control: validation records the control is trained on, as a share of them, up to a half.
-        agreement: Cohen's kappa of two rounds from which their models have settled; read where there is a stop set.
-        remedy: ``"by_cause"`` (see :func:`~al_lightning.stop.false_start.remedy_for`), or one for all causes:
-            ``"weights"``, ``"weights_and_rate"``, ``"weights_and_selection"``.
         max_restarts: restarts in a run before it gives up.
+
+    Example:
+        >>> stall = StallDetection("train_loss", reference="chance", patience=0.5)
+        >>> stall.reason is None
+        True
     """
 
     monitor: str
@@ -131,12 +133,6 @@ class StallDetection(RoundCallback):
     reference: float | Literal["chance"] | None = None
     min_delta: float = 0.0
     patience: int | float = 3
-    rounds: int | None = None
-    accuracy: str | None = None
-    min_gap: float = 0.03
-    control: float = 0.5
-    agreement: float = 0.9
-    remedy: Remedy | Literal["by_cause"] = "by_cause"
     max_restarts: int = 3
 
     memory_type: ClassVar[type[Memory]] = Reached
@@ -150,7 +146,7 @@ class StallDetection(RoundCallback):
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "StallDetection")
-        for name, least in (("max_restarts", 0), ("min_delta", 0), ("min_gap", 0)):
+        for name, least in (("max_restarts", 0), ("min_delta", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"StallDetection({name}={getattr(self, name)}): at least {least}.")
         share = isinstance(self.patience, float)
@@ -159,39 +155,12 @@ class StallDetection(RoundCallback):
                 f"StallDetection(patience={self.patience}): epochs (int), at least 1, or a share of the fit's epochs "
                 "(float), 0 < share <= 1."
             )
-        if self.rounds is not None and self.rounds < 1:
-            raise ValueError(f"StallDetection(rounds={self.rounds}): at least 1, or None.")
         if isinstance(self.reference, str) and self.reference != "chance":
             raise ValueError(f"StallDetection(reference={self.reference!r}): allowed are a number, 'chance' and None.")
-        if self.reference == "chance" and self.rounds is not None:
-            raise ValueError("StallDetection(rounds=...) needs a reference that is a number, or None.")
-        if not 0 < self.control <= 0.5:
-            raise ValueError(f"StallDetection(control={self.control}): a share, allowed: 0 < control <= 0.5.")
-        if not -1 <= self.agreement <= 1:
-            raise ValueError(f"StallDetection(agreement={self.agreement}): Cohen's kappa, allowed: -1 to 1.")
-        if self.remedy not in ("by_cause", *REMEDIES):
-            raise ValueError(
-                f"StallDetection(remedy={self.remedy!r}): allowed are 'by_cause', {', '.join(map(repr, REMEDIES))}."
-            )
-
-    # ---- across rounds -------------------------------------------------------------------------------------------
-
-    def across_rounds(self, history: History) -> Reason | None:
-        """Decide from the rounds since the last restart whether the run has left its start."""
-        reason = None
-        if self.rounds is not None:
-            assert not isinstance(self.reference, str)
-            values = [r.metrics[self.monitor] for r in history.since_restart if self.monitor in r.metrics]
-            reason = self._reason(values, self.reference, self.rounds, "rounds")
-        if reason is None and self.accuracy is not None:
-            if history.rounds and self.accuracy not in history.rounds[-1].metrics:
-                raise UnknownMonitor(self.accuracy, history.rounds[-1].metrics, "StallDetection")
-            reason = false_start(history, self.accuracy, min_delta=self.min_gap, agreement=self.agreement)
-        return reason
 
     def remedy_for(self, reason: Reason, tried: Sequence[Remedy]) -> Remedy:
-        """What to do about a stall, given the remedies of the run so far."""
-        return remedy_for(reason.numbers.get("cause", "chance"), tried) if self.remedy == "by_cause" else self.remedy
+        """Return what to do about a stall, given the remedies of the run so far."""
+        return remedy_for(reason.numbers.get("cause", "chance"), tried)
 
     def expect(self, history: History) -> None:
         """Take in what the rounds so far have reached; the learner calls it before every fit."""
@@ -201,9 +170,9 @@ class StallDetection(RoundCallback):
 
     # ---- within a fit --------------------------------------------------------------------------------------------
 
-    def _reason(self, values: Sequence[float], reference: float | None, patience: int, unit: str) -> Reason | None:
+    def _reason(self, values: Sequence[float], reference: float | None, patience: int) -> Reason | None:
         settings: dict[str, Any] = {"mode": self.mode, "min_delta": self.min_delta, "patience": patience}
-        reached = self.reached if unit == "epochs" else None
+        reached = self.reached
         stalled = no_progress(values, reference=reference, reached=reached, **settings)
         diverged = fell_back(values, reference=reference, mode=self.mode, patience=patience)
         if not stalled and not diverged:
@@ -211,13 +180,13 @@ class StallDetection(RoundCallback):
         start = values[0] if reference is None else reference
         by = f" by more than {self.min_delta:g}" if self.min_delta else ""
         sentence = (
-            f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, not better than {start:.4g}{by}"
+            f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} epochs, not better than {start:.4g}{by}"
         )
         alone = no_progress(values, reference=reference, **settings)
         cause = "diverged" if diverged or not math.isfinite(values[-1]) else "chance" if alone else "previous"
         if cause == "previous":
             sentence = (
-                f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} {unit}, no tenth of the way from "
+                f"{self.monitor} stands at {values[-1]:.4g} after {len(values)} epochs, no tenth of the way from "
                 f"{start:.4g} to the {reached:.4g} of the rounds before"
             )
         numbers = {"monitor": self.monitor, "values": list(values), "reference": start}
@@ -316,7 +285,7 @@ class StallDetection(RoundCallback):
             return
         metrics = trainer.callback_metrics
         self._values.append(float(metrics[self.monitor]))
-        reason = self._one_class() or self._reason(self._values, self._start, self._patience(trainer), "epochs")
+        reason = self._one_class() or self._reason(self._values, self._start, self._patience(trainer))
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
             self._decided(reason or Reason("stall", f"{self.monitor} stalled on another rank", {}))
             abort_fit(trainer)

@@ -18,11 +18,12 @@ from al_lightning.fit.shape import KeepMoments, Moments, shaping
 from al_lightning.fit.start import apply_start
 from al_lightning.fit.trainer import resumes, set_epochs
 from al_lightning.history import History, Reason, RoundRecord
+from al_lightning.moved import moved
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
 from al_lightning.seeds import number
 
-Mode = Literal["reset", "keep", "shrink_perturb", "resume", "fire", "dash"]
+Mode = Literal["reset", "keep", "shrink_perturb", "resume"]
 AVERAGED = 0.85
 """Share of a stable round's steps whose weights are averaged: all but the first ones, which still move away."""
 _START: dict[str, Start] = {
@@ -30,8 +31,6 @@ _START: dict[str, Start] = {
     "keep": "previous",
     "shrink_perturb": "shrink_perturb",
     "resume": "previous",
-    "fire": "fire",
-    "dash": "dash",
 }
 _SAID = {
     "initial": "the initial weights",
@@ -41,16 +40,6 @@ _SAID = {
     "dash": "the weights it has, shrunk where the gradient leads away from them",
     "checkpoint": "the checkpoint's weights",
 }
-
-
-def few_new(history: History, max_new: float | None) -> bool:
-    """Whether no more than this share of the labels is new since the last fit; None: always."""
-    return max_new is None or history.labelled - history.rounds[-1].labelled <= max_new * history.labelled
-
-
-def is_stable(history: History, gate: float | None) -> bool:
-    """Whether warm starting may begin: no gate, or agreement between two rounds has reached it once."""
-    return gate is None or any(r.agreement is not None and r.agreement >= gate for r in history.rounds)
 
 
 @dataclass
@@ -74,6 +63,15 @@ class Weighed(Memory):
     aborted: str | None = None
 
 
+@moved(
+    distill="al_lightning.contrib.Replay(distill=...)",
+    gate="al_lightning.contrib.Gated(mode, gate=...)",
+    max_new="al_lightning.contrib.Gated(mode, max_new=...)",
+    perturb="al_lightning.contrib.ShrinkPerturb(perturb=...)",
+    replay="al_lightning.contrib.Replay(replay=...)",
+    shrink="al_lightning.contrib.ShrinkPerturb(shrink=...)",
+    thaw="al_lightning.contrib.Thaw(mode, thaw=...)",
+)
 @dataclass(eq=False)
 class WarmStart(RoundCallback):
     """A fit policy: reuse weights between rounds, or not.
@@ -86,10 +84,8 @@ class WarmStart(RoundCallback):
     Args:
         mode: ``reset`` to the initial weights (pretrained ones included) and train on everything labelled; ``keep``
             the previous round's weights; ``shrink_perturb`` them (Ash & Adams, 2020); ``resume`` on the new labels
-            with ``replay`` times as many old ones (continual active learning, Das et al., 2023); ``fire`` gives every
-            layer the nearest isometry (Han et al., 2026), ``dash`` shrinks weights by how far they point where the
-            gradient would take them (Shin et al., 2024). No default: plain warm starting costs accuracy on some
-            models, resetting costs compute on all.
+            with as many old ones (continual active learning, Das et al., 2023). No default: plain warm starting costs
+            accuracy on some models, resetting costs compute on all. Others are in :mod:`al_lightning.contrib`.
         epochs: epochs of a round that starts warm: a number (int), a share of the Trainer's own (float), or None for
             the Trainer's own. A share that does not come to whole epochs is rounded up to them, and each goes over
             the new labels and as many old ones as make up the share.
@@ -98,9 +94,6 @@ class WarmStart(RoundCallback):
             learning-rate schedule, go on with the optimiser's state, and keep the average of the weights they went
             through, which takes the place of the schedule's descent (Izmailov et al., 2018; Hägele et al., 2024).
             Without it every fit runs through the whole schedule with a new optimiser.
-        replay: old records per new one under ``resume``.
-        distill: weight of the divergence from the previous round's predictions on old records, under ``resume``; for
-            classification, on one process. None: the loss is the user's alone.
         freeze: prefixes of parameter names that do not train once weights are warm.
         cached: whether the frozen part, one submodule that takes one input and returns one tensor, runs once a record:
             its activations are kept in the run folder, and rounds train the rest and score candidates from them until
@@ -108,13 +101,6 @@ class WarmStart(RoundCallback):
             statistics of its BatchNorm stay. Records must be the same in training as in scoring, so nothing augments
             them. Whether ``training_step`` does the same from activations is tried out first; if not, the part runs in
             every pass, and a warning says why.
-        thaw: every so many rounds everything trains all the same; None: never before the consolidating fit.
-        shrink: factor of the previous weights under ``shrink_perturb``.
-        perturb: factor of fresh weights under ``shrink_perturb``.
-        gate: agreement (Cohen's kappa on the stop set, 0 to 1) between two rounds that must be reached once before
-            any round starts warm; needs ``ActiveLearner(stop_set=...)``. None: warm from the second round.
-        max_new: share of the labels, between 0 and 1, that may be new where a round starts warm; a round with more new
-            ones starts cold. None: however many.
         final: weights the consolidating fit at the end starts from, ``"initial"`` or ``"previous"``; None delivers
             the last round's model.
         final_epochs: epochs of the consolidating fit, likewise.
@@ -135,15 +121,8 @@ class WarmStart(RoundCallback):
     epochs: int | float | None = None
     first_epochs: int | float | None = None
     stable: bool = False
-    replay: float = 1.0
-    distill: float | None = None
     freeze: tuple[str, ...] = ()
     cached: bool = False
-    thaw: int | None = None
-    shrink: float = 0.4
-    perturb: float = 0.1
-    gate: float | None = None
-    max_new: float | None = None
     final: Literal["initial", "previous"] | None = None
     final_epochs: int | float | None = None
     final_average: float | None = None
@@ -158,7 +137,9 @@ class WarmStart(RoundCallback):
     def __post_init__(self) -> None:
         self.freeze = tuple(self.freeze)
         if self.mode not in _START:
-            raise ValueError(f"WarmStart(mode={self.mode!r}): allowed are {', '.join(_START)}.")
+            where = {"fire": "Fire(...)", "dash": "Dash(...)"}.get(self.mode)
+            there = "" if where is None else f" It has moved: al_lightning.contrib.{where}."
+            raise ValueError(f"WarmStart(mode={self.mode!r}): allowed are {', '.join(_START)}.{there}")
         for name in ("epochs", "first_epochs", "final_epochs"):
             value = getattr(self, name)
             if value is None or (isinstance(value, float) and 0 < value <= 1):
@@ -168,27 +149,11 @@ class WarmStart(RoundCallback):
                     f"WarmStart({name}={value!r}): allowed are a number of epochs (int, 1 or more), a share of the "
                     "Trainer's own (float, 0 < share <= 1), or None for the Trainer's own."
                 )
-        if self.replay < 0:
-            raise ValueError(f"WarmStart(replay={self.replay}): old records per new one, 0 or more.")
-        for name in ("shrink", "perturb"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"WarmStart({name}={getattr(self, name)}): a factor of weights, allowed: 0 or more.")
-        if self.distill is not None and not (self.distill > 0 and self.mode == "resume" and self.replay > 0):
-            raise ValueError(
-                f"WarmStart(distill={self.distill}): a number above 0; it looks at replayed records, so it needs "
-                "mode='resume' and replay= above 0."
-            )
-        if self.cached and not (len(self.freeze) == 1 and self.mode in ("keep", "resume") and self.distill is None):
+        if self.cached and not (len(self.freeze) == 1 and self.mode in ("keep", "resume")):
             raise ValueError(
                 f"WarmStart(cached=True) keeps activations of the one part that freeze= names, got {self.freeze!r}, "
-                f"under mode='keep' or 'resume', got {self.mode!r}, without distill=."
+                f"under mode='keep' or 'resume', got {self.mode!r}."
             )
-        if self.thaw is not None and not (self.thaw >= 2 and self.freeze):
-            raise ValueError(f"WarmStart(thaw={self.thaw}): a number of rounds, 2 or more, with freeze=.")
-        if self.gate is not None and not 0 < self.gate <= 1:
-            raise ValueError(f"WarmStart(gate={self.gate}): an agreement, allowed: 0 < gate <= 1, or None.")
-        if self.max_new is not None and not 0 < self.max_new < 1:
-            raise ValueError(f"WarmStart(max_new={self.max_new}): a share of the labels, 0 < max_new < 1, or None.")
         if self.final not in (None, "initial", "previous"):
             raise ValueError(f"WarmStart(final={self.final!r}): allowed are 'initial', 'previous' and None.")
         if self.final_average is not None and not 0 < self.final_average <= 1:
@@ -204,21 +169,28 @@ class WarmStart(RoundCallback):
 
     def plan(self, history: History) -> FitPlan:
         """The plan of the next round's fit; a pure function of the history."""
-        warm = bool(history.rounds) and self.mode != "reset"
-        if not (warm and is_stable(history, self.gate) and few_new(history, self.max_new)):
+        if not self._starts_warm(history):
             return FitPlan(start="initial", epochs=self.first_epochs, moments=self.stable)
-        thawed = self.thaw is not None and len(history.rounds) % self.thaw == 0
+        return self._warm(history)
+
+    def _starts_warm(self, history: History) -> bool:
+        return bool(history.rounds) and self.mode != "reset"
+
+    def _warm(self, history: History) -> FitPlan:
+        """Plan a fit from warm weights."""
         return FitPlan(
             start=_START[self.mode],
             epochs=self.epochs,
             **self._shape(AVERAGED if _START[self.mode] == "previous" else None),
-            replay=self.replay if self.mode == "resume" else None,
-            distill=self.distill,
-            freeze=() if thawed else self.freeze,
-            cached=self.cached and not thawed,
-            shrink=self.shrink,
-            perturb=self.perturb,
+            replay=1.0 if self.mode == "resume" else None,
+            freeze=self.freeze,
+            cached=self.cached,
         )
+
+    @property
+    def _returns(self) -> bool:
+        """Whether a later fit goes back to the initial weights."""
+        return self.mode in ("reset", "shrink_perturb")
 
     def final_plan(self, history: History) -> FitPlan | None:
         """The plan of the consolidating fit on all labels, nothing frozen."""
@@ -251,22 +223,19 @@ class WarmStart(RoundCallback):
 
     def _check(self, trainer: L.Trainer) -> None:
         """Raise what a hand-written loop cannot do, before its first fit."""
-        if self.gate is not None:
-            raise ActiveLearningError(
-                f"WarmStart(gate={self.gate}) needs agreement on a stop set, which a hand-written loop does not "
-                "measure: use ActiveLearner(fit=WarmStart(...), stop_set=...), or gate=None."
-            )
         if self.cached:
             raise ActiveLearningError(
                 "WarmStart(cached=True) keeps activations in a run folder, which a hand-written loop does not have: "
                 "use ActiveLearner(fit=WarmStart(...)), or cached=False."
             )
-        of_a_pool = isinstance(trainer.datamodule, PoolDataModule)  # type: ignore[attr-defined]
-        if not of_a_pool and (self.mode in ("resume", "dash") or self.max_new is not None):
-            what = f"max_new={self.max_new}" if self.mode not in ("resume", "dash") else repr(self.mode)
+        if self.mode == "resume":
+            self._check_pool(trainer, f"{type(self).__name__}('resume')")
+
+    def _check_pool(self, trainer: L.Trainer, who: str) -> None:
+        if not isinstance(trainer.datamodule, PoolDataModule):  # type: ignore[attr-defined]
             raise ActiveLearningError(
-                f"WarmStart({what}) has to know which labels are new, and loaders do not say: fit(model, "
-                "datamodule=PoolDataModule(...)), or another mode without max_new=."
+                f"{who} has to know which labels are new, and loaders do not say: fit(model, "
+                "datamodule=PoolDataModule(...)), or another policy."
             )
 
     def _prepare(self, trainer: L.Trainer) -> None:
@@ -295,8 +264,7 @@ class WarmStart(RoundCallback):
     def state_dict(self) -> dict[str, Any]:
         """Return how many fits there were and, where a later one goes back to them, the initial weights."""
         found = super().state_dict()
-        again = self.mode in ("reset", "shrink_perturb") or self.max_new is not None
-        left_out = {"start", "aborted", *(() if again else ("initial",))}
+        left_out = {"start", "aborted", *(() if self._returns else ("initial",))}
         return {name: value for name, value in found.items() if name not in left_out}
 
     def _resumed(self, trainer: L.Trainer) -> None:
@@ -312,9 +280,9 @@ class WarmStart(RoundCallback):
         memory, resumed = self._memory, resumes(trainer)
         if resumed and self._shaping:
             raise ActiveLearningError(
-                f"WarmStart({self.mode!r}) with stable=, distill= or 'dash' shapes a fit from its first step on, and "
-                "fit(ckpt_path=...) begins in the middle: ActiveLearner goes on with such a fit; by hand, begin it "
-                "anew without ckpt_path=."
+                f"{type(self).__name__}(mode={self.mode!r}) with stable=, distillation or DASH shapes a fit from "
+                "its first step on, and fit(ckpt_path=...) begins in the middle: ActiveLearner goes on with it; by "
+                "hand, begin it anew without ckpt_path=."
             )
         if not memory.fits and not memory.initial:
             memory.initial = snapshot(pl_module)

@@ -45,7 +45,7 @@ def check_parts(parts: Parts) -> None:
             "none: use a strategy with one score per record (Margin, Entropy, LeastConfidence)."
         )
     if getattr(parts.policy, "gate", None) is not None and not parts.stop_set:
-        raise BadPart("WarmStart(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
+        raise BadPart("Gated(gate=...) needs agreement between rounds: pass stop_set=, for example 500.")
     if getattr(parts.oracle, "score_ahead", False) and "score" not in parts.query.columns:
         raise BadPart(
             f"{type(parts.oracle).__name__}(score_ahead=True) scores while people answer, and "

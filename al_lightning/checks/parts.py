@@ -7,7 +7,7 @@ from typing import Protocol
 
 import lightning.pytorch as L
 
-from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.watch import Watch
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.fit.plan import FitPolicy
 from al_lightning.history import RoundSize
@@ -44,7 +44,7 @@ class Parts(Protocol):
         """End the run."""
 
     @property
-    def stall(self) -> StallDetection | None:
+    def watch(self) -> Watch:
         """Finds false starts."""
 
     @property

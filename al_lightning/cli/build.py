@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.learner import ActiveLearner, OnRound
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.presets import LEAST_ROUND, check_rho, choose_rho, numbers_of, ordinary_size
+from al_lightning.result import Result
 
 _LONGEST_NAME = 120
 _CLUSTERS, _MEASURED = 20, 400
@@ -38,6 +39,11 @@ class Parts(NamedTuple):
     pool: PoolDataModule
     learner: ActiveLearner
     loggers: tuple[Logger, ...] = ()
+    how: Mapping[str, Any] = {}
+
+    def fit(self) -> Result:
+        """Run it, or go on with it."""
+        return self.learner.fit(self.model, self.pool, **self.how)
 
 
 def folder_name(overrides: str) -> str:
@@ -156,7 +162,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
 
     Args:
         cfg: a composed ``conf/run.yaml``.
-        on_round: see :class:`~al_lightning.learner.ActiveLearner`.
+        on_round: see :meth:`~al_lightning.learner.ActiveLearner.fit`.
 
     Raises:
         BadOption: a part refuses a setting.
@@ -187,18 +193,15 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
             stop=[part(cfg, f"stop.{rule}") for rule in cfg.get("stop") or {}],
             oracle=part(cfg, "oracle"),
             prices=part(cfg, "prices"),
-            scoring=part(cfg, "scoring") if cfg.get("scoring") else None,
-            energy=part(cfg, "energy") if cfg.get("energy") else None,
             stop_set=cfg.stop_set,
             run_dir=cfg.run_dir,
             seed=cfg.seed,
-            preflight=cfg.get("preflight", True),
-            on_round=on_round,
         )
     except ValueError as error:
         raise BadOption(str(error)) from error
     loggers = tuple(logger) if isinstance(logger, list) else (logger,) if logger else ()
-    return Parts(model, pool, learner, loggers)
+    how: dict[str, Any] = {name: part(cfg, name) for name in ("scoring", "energy") if cfg.get(name)}
+    return Parts(model, pool, learner, loggers, {**how, "on_round": on_round, "preflight": cfg.get("preflight", True)})
 
 
 def evaluate(parts: Parts) -> dict[str, float]:
@@ -207,7 +210,7 @@ def evaluate(parts: Parts) -> dict[str, float]:
     Args:
         parts: the run; without test data, the result is empty.
     """
-    model, pool, learner, _ = parts
+    model, pool, learner = parts.model, parts.pool, parts.learner
     if not is_overridden("test_dataloader", pool, L.LightningDataModule):
         return {}
     with isolate_rng():

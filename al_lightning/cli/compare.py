@@ -219,7 +219,7 @@ class _Measured:
             f"{self._method}, seed {self._cfg.seed}", parts.pool.size if not self._cfg.get("stop") else self._cfg.labels
         )
         with closing(parts.loggers):
-            result = parts.learner.fit(parts.model, parts.pool)
+            result = parts.fit()
             if not result.bill.knows_flops:
                 raise UnknownFlops("a comparison of compute", result.bill.flops_unknown)
             last = result.history[-1]

@@ -70,7 +70,7 @@ def run_one(cfg: DictConfig) -> int:
             with RoundsBar(console) as bar:
                 parts = build(cfg, lambda record, model: bar.update(record, target=cfg.labels))
                 stack.enter_context(closing(parts.loggers))
-                result = parts.learner.fit(parts.model, parts.pool)
+                result = parts.fit()
             _report(console, parts, result)
     except ActiveLearningError as error:
         say_error(error)

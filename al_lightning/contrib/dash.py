@@ -85,8 +85,8 @@ class DirectionAwareShrink(Callback):
             return
         if not pl_module.automatic_optimization:
             raise UnsupportedModel(
-                f"WarmStart('dash') takes gradients of what {type(pl_module).__name__}.training_step returns, and a "
-                "module with automatic_optimization=False trains there: use another mode, such as 'fire'."
+                f"Dash() takes gradients of what {type(pl_module).__name__}.training_step returns, and a "
+                "module with automatic_optimization=False trains there: use another policy, such as Fire()."
             )
         layers = [m for m in pl_module.modules() if isinstance(m, MATRICES)]
         weights = [p for m in layers for p in m.parameters(recurse=False) if p.requires_grad]

@@ -46,7 +46,7 @@ class Distill(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             raise UnsupportedTrainer(
-                f"WarmStart(distill={self._weight}) works on one process, and this Trainer has {trainer.world_size}: "
+                f"Replay(distill={self._weight}) works on one process, and this Trainer has {trainer.world_size}: "
                 "leave distill out, or use devices=1."
             )
         named = (*pl_module.named_parameters(), *pl_module.named_buffers())
@@ -66,7 +66,7 @@ class Distill(Callback):
         """Add to the loss in place: Lightning takes no other one from here."""
         if self._said is None or not isinstance(self._said[2], Tensor) or self._said[2].ndim != 2:
             raise UnsupportedModel(
-                f"WarmStart(distill={self._weight}) listens to what {type(pl_module).__name__} returns inside of "
+                f"Replay(distill={self._weight}) listens to what {type(pl_module).__name__} returns inside of "
                 "training_step, which has to call self(x) and get logits of shape (n, C). Leave distill out otherwise."
             )
         args, kwargs, logits = self._said

@@ -225,7 +225,7 @@ class Bill:
             f"{self.labels:,} labels{units} {self.label_money:.2f} + compute {self.compute_money:.4f} = "
             f"{self.money:.2f} {self.prices.currency} (at {self.prices})"
         ]
-        unknown = "unknown: no recipe to refer to, pass ActiveLearner(recipe_epochs=...)"
+        unknown = "unknown: no recipe to refer to, pass fit(..., recipe_epochs=...)"
         if not any(phase in self.lines for phase in ("train", "aborted", "lost")):
             unknown = "unknown before the first fit"
         rho = unknown if self.rho is None else f"{self.rho:.2f}"

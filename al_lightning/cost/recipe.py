@@ -44,6 +44,16 @@ class Recipe:
             limit_batches=trainer.limit_train_batches or 1.0,
         )
 
+    @staticmethod
+    def check_trains(trainer: L.Trainer) -> None:
+        """Raise UnsupportedTrainer for a Trainer whose fits take no step: labels would be bought for nothing."""
+        for name in ("max_epochs", "max_steps", "limit_train_batches"):
+            if getattr(trainer, name) == 0:
+                raise UnsupportedTrainer(
+                    f"Trainer({name}=0) trains nothing, and labels would be bought all the same. Give {name} a number "
+                    "above 0."
+                )
+
     def check_shares(self, policy: object, trainer: L.Trainer) -> None:
         """Check that epochs given as shares are shares of something.
 
@@ -60,7 +70,7 @@ class Recipe:
         if self.epochs is None and name is not None:
             raise UnsupportedTrainer(
                 f"{type(policy).__name__}({name}={given[name]}) is a share of the Trainer's epochs, and "
-                f"{_ended_by(trainer)}: set max_epochs on the Trainer as well, pass ActiveLearner(recipe_epochs=...) "
+                f"{_ended_by(trainer)}: set max_epochs on the Trainer as well, pass fit(..., recipe_epochs=...) "
                 f"with the epochs that one training takes, or give {name} as a whole number."
             )
 

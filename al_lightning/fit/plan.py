@@ -107,7 +107,7 @@ class Length:
         if recipe is None:
             raise UnsupportedTrainer(
                 f"epochs={plan.epochs} is a share of the Trainer's epochs, and this Trainer has no limit on them: set "
-                "max_epochs, pass ActiveLearner(recipe_epochs=...), or give epochs as a whole number."
+                "max_epochs, pass ActiveLearner.fit(..., recipe_epochs=...), or give epochs as a whole number."
             )
         wanted = plan.epochs * recipe
         if plan.replay is not None or not 0 < new < labelled:  # no old records to make up a share of

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.watch import Watch
 from al_lightning.errors import UnknownMonitor
 from al_lightning.fit.trainer import abort_fit
 from al_lightning.stop.base import every_rule
@@ -27,11 +27,13 @@ def monitors_of(trainer: L.Trainer) -> Monitors:
     return found
 
 
-def monitors_of_rules(rules: Iterable[Any], stall: StallDetection | None) -> Monitors:
+def monitors_of_rules(rules: Iterable[Any], watch: Watch) -> Monitors:
     """What stopping rules read of a round."""
     found = [(type(rule).__name__, rule.monitor) for rule in every_rule(rules) if isinstance(_of(rule), str)]
-    if stall is not None:
-        found += [("StallDetection", name) for name in (stall.monitor, stall.accuracy) if name is not None]
+    if watch.fits is not None:
+        found.append(("StallDetection", watch.fits.monitor))
+    if watch.rounds is not None:
+        found.append(("FalseStart", watch.rounds.accuracy))
     return found
 
 

@@ -149,7 +149,7 @@ class _Rehearsal:
                     trainer = self._fit(actor, initial, plan, before, labelled).trainer
                 if rounds:
                     self._look_closer(actor, initial, labelled)
-                    rules = monitors_of_rules(self._learner.stop, self._learner.stall)
+                    rules = monitors_of_rules(self._learner.stop, self._learner.watch)
                     self._check(rules, trainer)
                 load(actor, initial)  # what a step has made of the weights says nothing of the run's
             if rounds:
@@ -171,6 +171,8 @@ class _Rehearsal:
 
         labels = dict(pool.state.labels)
         check_target(pool, labels, initial, trained)
+        if (several := pool.items.elements(pool.eval_data[0])) > 2:
+            self.said = f"The last of the {several} elements of an item is taken for its target, and labels replace it."
         alone = next((n for n in self._counts if batch > 1 and n % batch == 1), None)
         if alone is None or pool.loader.get("drop_last") or self._run.ranks.world > 1:
             return

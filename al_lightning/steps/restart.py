@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from al_lightning.callbacks.stall_detection import StallDetection
+from al_lightning.callbacks.watch import Watch
 from al_lightning.cost.ledger import Entry
 from al_lightning.errors import ActiveLearningError
 from al_lightning.features.source import Layer
@@ -23,29 +23,29 @@ LOWER = 0.1
 """Factor of the learning rate after a fit that diverged, where no control can be asked."""
 
 
-def check_control(run: Run, stall: StallDetection) -> None:
+def check_control(run: Run, stall: Watch) -> None:
     """Raise unless there are validation records to draw a control from, and to count the classes of."""
-    if stall.accuracy is None:
+    if stall.rounds is None:
         return
-    who = f"StallDetection(accuracy={stall.accuracy!r})"
+    who = f"FalseStart({stall.rounds.accuracy!r})"
     if run.pool.val_data is None or run.pool.val_labels < 2:
         raise ActiveLearningError(
             f"{who} trains a control on validation records, and the pool has {run.pool.val_labels} in one dataset: "
-            "pass PoolDataModule(val=...), or leave accuracy out."
+            "pass PoolDataModule(val=...), or leave it out."
         )
     if run.pool.items.attach is not None and run.pool.task in COMPARED:
         raise ActiveLearningError(
             f"{who} counts the classes of validation records, and with attach= nothing says where their labels are: "
-            "serve tuples (..., target), or dicts with target_key=, or leave accuracy out."
+            "serve tuples (..., target), or dicts with target_key=, or leave it out."
         )
 
 
-def hold_against_control(run: Run, stall: StallDetection) -> Change | None:
+def hold_against_control(run: Run, stall: Watch) -> Change | None:
     """Measure the control, unless there is one: the rounds that follow are held against it."""
-    if stall.accuracy is None or run.saved.meta.get("control") is not None:
+    if stall.rounds is None or run.saved.meta.get("control") is not None:
         return None
     scale = run.saved.meta.get("rate_scale", 1.0)
-    control = measure(run, stall.accuracy, share=stall.control, scale=scale)
+    control = measure(run, stall.rounds.accuracy, share=stall.rounds.control, scale=scale)
     return Change(meta={"control": asdict(control)})
 
 
@@ -56,7 +56,7 @@ def remedied(run: Run, plan: FitPlan) -> FitPlan:
     return replace(plan, rate_scale=plan.rate_scale * meta.get("rate_scale", 1.0), freeze=freeze)
 
 
-def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[Entry, ...], most: int) -> Change:
+def restart(run: Run, reason: Reason, *, stall: Watch, entries: tuple[Entry, ...], most: int) -> Change:
     """Throw the weights away and begin again, or give up; what was wasted stays on the ledger.
 
     Args:
@@ -97,12 +97,12 @@ def restart(run: Run, reason: Reason, *, stall: StallDetection, entries: tuple[E
     return replace(selection, step="label", reasons=(reason,), round=run.round + 1, files=files, meta=meta)
 
 
-def _lower_rate(run: Run, stall: StallDetection) -> Meta:
+def _lower_rate(run: Run, stall: Watch) -> Meta:
     scale = run.saved.meta.get("rate_scale", 1.0)
-    if stall.accuracy is None:
+    if stall.rounds is None:
         return {"rate_scale": scale * LOWER}
     # What a control reached at the old rate says nothing at the new one.
-    return {"rate_scale": gentler(run, stall.accuracy, share=stall.control, scale=scale), "control": None}
+    return {"rate_scale": gentler(run, stall.rounds.accuracy, share=stall.rounds.control, scale=scale), "control": None}
 
 
 def _fresh_selection(run: Run, size: int) -> Change:

@@ -3,6 +3,7 @@
 from al_lightning.stop.agreement import ClassificationChange, StabilizingPredictions
 from al_lightning.stop.combine import AllOf, AnyOf
 from al_lightning.stop.cost_stopping import CostStopping
+from al_lightning.stop.false_start import FalseStart
 from al_lightning.stop.overall_uncertainty import OverallUncertainty
 from al_lightning.stop.pool_covered import PoolCovered
 
@@ -11,6 +12,7 @@ __all__ = [
     "AnyOf",
     "ClassificationChange",
     "CostStopping",
+    "FalseStart",
     "OverallUncertainty",
     "PoolCovered",
     "StabilizingPredictions",

@@ -4,18 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+from al_lightning.errors import UnknownMonitor
 from al_lightning.history import Control, History, Reason
 from al_lightning.stop.learning_curve import UNKNOWN_VAL_LABELS, gain_by_accuracy
 
 Remedy = Literal["weights", "weights_and_rate", "weights_and_selection"]
-REMEDIES: tuple[Remedy, ...] = ("weights", "weights_and_rate", "weights_and_selection")
+_LADDER: tuple[Remedy, ...] = ("weights", "weights_and_rate", "weights_and_selection")
 
 STANDARD_ERRORS = 2.5
 """Standard errors that an accuracy must be off before anything is decided on it."""
 KEPT_LABELS = 0.85
 """Labels are in doubt where a control agrees with less than this share of what it is right about elsewhere."""
+
+
+@dataclass(frozen=True)
+class FalseStart:
+    """Begin a run again that cannot succeed: a rule for ``stop=``, alone or beside StallDetection.
+
+    A run is held against a *control*: once, after its first fit, new weights are trained on validation records drawn at
+    random, which are paid for already, and judged on the others. A run that is worse than that, or whose labels the
+    control contradicts, is a false start; later, one that drops out of its own forecast, or whose models agree with
+    each other below the control. What is done about it is as for
+    :class:`~al_lightning.callbacks.stall_detection.StallDetection`.
+
+    Args:
+        accuracy: accuracy that the module logs in validation, held against the control.
+        min_gap: how far below what is expected it must be, at least; noise is allowed for beside it.
+        control: validation records the control is trained on, as a share of them, up to a half.
+        agreement: Cohen's kappa of two rounds from which their models have settled; read where there is a stop set.
+        max_restarts: restarts in a run before it gives up; a StallDetection beside it has its own, and the fewer count.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    Example:
+        >>> rule = FalseStart("val_acc", min_gap=0.05)
+        >>> rule(History(pool_size=1000, unlabelled=1000)) is None
+        True
+    """
+
+    accuracy: str
+    min_gap: float = 0.03
+    control: float = 0.5
+    agreement: float = 0.9
+    max_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("max_restarts", "min_gap"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"FalseStart({name}={getattr(self, name)}): at least 0.")
+        if not 0 < self.control <= 0.5:
+            raise ValueError(f"FalseStart(control={self.control}): a share, allowed: 0 < control <= 0.5.")
+        if not -1 <= self.agreement <= 1:
+            raise ValueError(f"FalseStart(agreement={self.agreement}): Cohen's kappa, allowed: -1 to 1.")
+
+    def __call__(self, history: History) -> Reason | None:
+        """Decide from the rounds since the last restart whether the run has left its start.
+
+        Raises:
+            UnknownMonitor: the last round logged no such accuracy.
+            ValueError: what it logged is no accuracy.
+        """
+        if history.rounds and self.accuracy not in history.rounds[-1].metrics:
+            raise UnknownMonitor(self.accuracy, history.rounds[-1].metrics, "FalseStart")
+        return false_start(history, self.accuracy, min_delta=self.min_gap, agreement=self.agreement)
+
+    def remedy_for(self, reason: Reason, tried: Sequence[Remedy]) -> Remedy:
+        """Return what to do about a false start, given the remedies of the run so far."""
+        return remedy_for(reason.numbers.get("cause", "chance"), tried)
 
 
 def standard_error(share: float, records: int) -> float:
@@ -93,7 +152,7 @@ def remedy_for(cause: str, tried: Sequence[Remedy]) -> Remedy:
     if cause in ("one_class", "labels"):
         return "weights_and_selection"
     # The cheapest first; what one leaves in doubt is settled by the next fit.
-    ladder: tuple[Remedy, ...] = REMEDIES if cause == "chance" else ("weights", "weights_and_selection")
+    ladder: tuple[Remedy, ...] = _LADDER if cause == "chance" else ("weights", "weights_and_selection")
     return next((remedy for remedy in ladder if remedy not in tried), "weights_and_selection")
 
 
@@ -114,7 +173,7 @@ def false_start(history: History, monitor: str, *, min_delta: float, agreement: 
     known = [v for v in values if math.isfinite(v)]
     wrong = [v for v in known if not 0 <= v <= 1]
     if wrong:
-        raise ValueError(f"StallDetection(accuracy={monitor!r}): {wrong[0]:g} is no accuracy, allowed: 0 to 1.")
+        raise ValueError(f"FalseStart({monitor!r}): {wrong[0]:g} is no accuracy, allowed: 0 to 1.")
     if not values:
         return None
     if not math.isfinite(values[-1]):

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from al_lightning import BALD, Badge, Budget, Outputs
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Thaw
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit.plan import snapshot
 from al_lightning.round_size import Listed
@@ -84,12 +85,12 @@ def run(folder: Path, policy: WarmStart, model: Any = None, pool: Any = None, **
     return result, model
 
 
-def cached(**more: Any) -> WarmStart:
-    return WarmStart("keep", freeze=("trunk",), cached=True, **more)
+def cached(kind: type[WarmStart] = WarmStart, **more: Any) -> WarmStart:
+    return kind("keep", freeze=("trunk",), cached=True, **more)
 
 
-def plain(**more: Any) -> WarmStart:
-    return WarmStart("keep", freeze=("trunk",), **more)
+def plain(kind: type[WarmStart] = WarmStart, **more: Any) -> WarmStart:
+    return kind("keep", freeze=("trunk",), **more)
 
 
 def close(a: Any, b: Any) -> None:
@@ -98,7 +99,7 @@ def close(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [None, Badge(), BALD(passes=3)])
-@pytest.mark.parametrize("more", [{}, {"stable": True}, {"thaw": 2, "final": "previous"}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"stable": True}, {"kind": Thaw, "thaw": 2, "final": "previous"}], ids=str)
 def test_it_is_the_same_run_as_without(tmp_path: Path, query: Any, more: dict[str, Any]) -> None:
     other = {} if query is None else {"query": query}
     (a, first), (b, second) = run(tmp_path / "a", cached(**more), **other), run(tmp_path / "b", plain(**more), **other)
@@ -108,7 +109,7 @@ def test_it_is_the_same_run_as_without(tmp_path: Path, query: Any, more: dict[st
 
 
 def test_resume_with_a_stop_set_and_validation_is_the_same_run_too(tmp_path: Path) -> None:
-    more: dict[str, Any] = {"mode": "resume", "freeze": ("trunk",), "replay": 1.0}
+    more: dict[str, Any] = {"mode": "resume", "freeze": ("trunk",)}
 
     def once(keep: bool) -> tuple[Any, Any]:
         torch.manual_seed(0)
@@ -146,7 +147,7 @@ def test_the_bill_falls_by_what_the_trunk_would_have_taken(tmp_path: Path) -> No
 
 
 def test_training_the_trunk_again_makes_other_activations(tmp_path: Path) -> None:
-    result, model = run(tmp_path, cached(thaw=2, epochs=1))
+    result, model = run(tmp_path, cached(Thaw, thaw=2, epochs=1))
     # cold (12, twice), frozen (18), thawed (24), frozen (30)
     assert model.passed == [24, 24 + 60, 24 + 60 + 24, 24 + 60 + 24 + 60]
     assert result.bill.lines["embed"].records == 8 + 2 * 60
@@ -219,8 +220,8 @@ def test_killed_before_any_commit_it_ends_as_one_that_was_not(
     with monkeypatch.context() as patched:
         patched.setattr(Run, "commit", dies)
         with pytest.raises(Killed):
-            run(tmp_path / "a", cached(thaw=2), stop_set=5)
-    (a, first), (b, second) = (run(tmp_path / name, cached(thaw=2), stop_set=5) for name in "ab")
+            run(tmp_path / "a", cached(Thaw, thaw=2), stop_set=5)
+    (a, first), (b, second) = (run(tmp_path / name, cached(Thaw, thaw=2), stop_set=5) for name in "ab")
     assert a.labelled.tolist() == b.labelled.tolist()
     assert [r.agreement for r in a.history] == [r.agreement for r in b.history]
     close(first, second)
@@ -364,8 +365,7 @@ def test_what_the_module_keeps_is_not_touched_by_trying(tmp_path: Path) -> None:
     [
         {"mode": "keep"},
         {"mode": "keep", "freeze": ("a", "b")},
-        {"mode": "fire", "freeze": ("trunk",)},
-        {"mode": "resume", "freeze": ("trunk",), "distill": 0.5},
+        {"mode": "shrink_perturb", "freeze": ("trunk",)},
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any]) -> None:

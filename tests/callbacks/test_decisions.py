@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from al_lightning.callbacks.round_plateau import RoundPlateau, rounds_without_progress
-from al_lightning.callbacks.stall_detection import StallDetection, no_progress
+from al_lightning.callbacks.stall_detection import no_progress
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Gated, Replay, ShrinkPerturb
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import UnknownMonitor
@@ -108,19 +109,6 @@ def test_no_progress(
     assert got is stalled
 
 
-def test_stall_across_rounds_counts_from_the_last_restart() -> None:
-    rule = StallDetection("val_acc", mode="max", reference=0.34, min_delta=0.05, rounds=2)
-    assert rule.across_rounds(history([0.33])) is None
-    reason = rule.across_rounds(history([0.33, 0.35]))
-    assert reason is not None
-    assert reason.kind == "stall"
-    assert str(reason) == "val_acc stands at 0.35 after 2 rounds, not better than 0.34 by more than 0.05"
-    assert rule.across_rounds(history([0.33, 0.8])) is None
-    assert rule.across_rounds(history([0.33, 0.35, 0.3], restarted={2})) is None
-    assert rule.across_rounds(history([0.33, 0.35, 0.3, 0.31], restarted={2})) is not None
-    assert StallDetection("val_acc", mode="max").across_rounds(history([0.1, 0.1, 0.1])) is None  # fits only
-
-
 @pytest.mark.parametrize(
     ("budget", "spent", "kind"),
     [
@@ -168,10 +156,10 @@ def test_the_first_round_is_cold(mode: Any) -> None:
         (WarmStart("reset", epochs=1, first_epochs=7), FitPlan(start="initial", epochs=7)),
         (WarmStart("keep", epochs=3, freeze=("a", "b")), FitPlan(start="previous", epochs=3, freeze=("a", "b"))),
         (
-            WarmStart("shrink_perturb", shrink=0.5, perturb=0.2),
+            ShrinkPerturb(shrink=0.5, perturb=0.2),
             FitPlan(start="shrink_perturb", shrink=0.5, perturb=0.2),
         ),
-        (WarmStart("resume", replay=2), FitPlan(start="previous", replay=2)),
+        (Replay(replay=2), FitPlan(start="previous", replay=2)),
     ],
 )
 def test_later_rounds(policy: WarmStart, plan: FitPlan) -> None:
@@ -179,7 +167,7 @@ def test_later_rounds(policy: WarmStart, plan: FitPlan) -> None:
 
 
 def test_the_gate_opens_once_and_stays_open() -> None:
-    policy = WarmStart("keep", epochs=1, gate=0.8)
+    policy = Gated("keep", epochs=1, gate=0.8)
     cold, warm = FitPlan(start="initial"), FitPlan(start="previous", epochs=1)
     assert policy.plan(history([1, 1])) == cold
     assert policy.plan(history([1, 1, 1], agreement=[None, 0.5, 0.79])) == cold

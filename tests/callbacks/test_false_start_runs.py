@@ -27,6 +27,7 @@ from al_lightning.query.base import Strategy
 from al_lightning.result import Result
 from al_lightning.round_size import Fixed
 from al_lightning.run.store import Store
+from al_lightning.stop import FalseStart
 from tests.helpers import CLASSES, Net, blobs, learner, net, pool_of, quiet
 
 
@@ -38,13 +39,17 @@ def spread(**kwargs: Any) -> PoolDataModule:
 
 
 def rule(**kwargs: Any) -> StallDetection:
-    settings: dict[str, Any] = {"reference": "chance", "min_delta": 0.05, "patience": 0.5, "accuracy": "val_acc"}
+    settings: dict[str, Any] = {"reference": "chance", "min_delta": 0.05, "patience": 0.5}
     return StallDetection("train_loss", **{**settings, **kwargs})
+
+
+def both(**kwargs: Any) -> list[Any]:
+    return [rule(), FalseStart("val_acc", **kwargs)]
 
 
 def begin(folder: Path, stop: list[Any] | None = None, **kwargs: Any) -> ActiveLearner:
     settings: dict[str, Any] = {"round_size": Fixed(30), "query": Random()}
-    stop = [rule(), Budget(labels=90)] if stop is None else stop
+    stop = [*both(), Budget(labels=90)] if stop is None else stop
     return learner(folder, quiet(max_epochs=12), stop=stop, **{**settings, **kwargs})
 
 
@@ -187,7 +192,7 @@ def test_a_run_that_is_killed_after_its_control_goes_on_to_the_same_end(tmp_path
 
 
 def test_without_validation_records_there_is_no_control(tmp_path: Path) -> None:
-    with pytest.raises(ActiveLearningError, match=r"StallDetection\(accuracy='val_acc'\) trains a control.*val="):
+    with pytest.raises(ActiveLearningError, match=r"FalseStart\('val_acc'\) trains a control.*val="):
         begin(tmp_path).fit(net(), datamodule=spread(val=None))
 
 

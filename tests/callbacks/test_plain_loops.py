@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from al_lightning import Fixed, RoundPlateau, StallDetection, WarmStart, fresh_trainer
 from al_lightning.callbacks import round_plateau
+from al_lightning.contrib import Dash, Gated
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
 from tests.helpers import Net, blobs, net, pool_of, quiet
 
@@ -86,7 +87,7 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b)
 
 
-MODES = ["reset", "keep", "shrink_perturb", "fire"]
+MODES = ["reset", "keep", "shrink_perturb"]
 WAYS = {"loaders": lambda: 12, "DataModule": Loaders, "pool": lambda: labelled_pool()}
 
 
@@ -162,12 +163,14 @@ def test_a_model_of_each_round_of_a_pool_keeps_its_weights():
     assert pool.stop_reason is plateau.reason
 
 
-@pytest.mark.parametrize("settings", [{"mode": "resume"}, {"mode": "dash"}, {"mode": "keep", "max_new": 0.5}], ids=str)
-def test_what_needs_a_pool_is_refused_before_the_first_fit(settings):
+@pytest.mark.parametrize(
+    "warm", [WarmStart("resume"), Dash(), Gated("keep", max_new=0.5)], ids=["resume", "dash", "new"]
+)
+def test_what_needs_a_pool_is_refused_before_the_first_fit(warm):
     model = net()
     own = weights(model)
     with pytest.raises(ActiveLearningError, match=r"which labels are new.*PoolDataModule"):
-        fit(WarmStart(**settings), model)
+        fit(warm, model)
     assert same(weights(model), own)
 
 

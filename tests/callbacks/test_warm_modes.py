@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, linear, log_softmax
 
 from al_lightning import Random
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Dash, Fire, Gated, Replay, Thaw
 from al_lightning.contrib.dash import chunks, direction_scale
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit.start import fire, polar
@@ -48,7 +49,7 @@ class TestFire:
 
     @pytest.mark.parametrize("way", [by_learner, by_hand])
     def test_rounds_start_from_isometries(self, tmp_path: Path, way: Any) -> None:
-        model = way(tmp_path, WarmStart("fire"))
+        model = way(tmp_path, Fire())
         for start, end in zip(model.starts[1:], model.ends, strict=False):
             expected = nearest_isometry(end["net.0.weight"]) * (8 / WIDTH) ** 0.5
             torch.testing.assert_close(start["net.0.weight"], expected, atol=0.02, rtol=0)
@@ -70,7 +71,7 @@ class TestDash:
 
     @pytest.mark.parametrize("way", [by_learner, by_hand])
     def test_rounds_start_from_weights_shrunk_by_their_direction(self, tmp_path: Path, way: Any) -> None:
-        model = way(tmp_path, WarmStart("dash"))
+        model = way(tmp_path, Dash())
         end, start = model.ends[0], model.starts[1]
         assert same({k: v for k, v in start.items() if "net.1" in k}, {k: v for k, v in end.items() if "net.1" in k})
         ratio = start["net.3.weight"] / end["net.3.weight"]
@@ -83,7 +84,7 @@ class TestDash:
         """Two rounds of six: two chunks, weighed 0.7 * 0.3 and 0.3."""
         data = blobs()
         model, pool = Watched(), pool_of()
-        run = learner(tmp_path, fit=WarmStart("dash"), round_size=Listed([6, 6]), query=Random())
+        run = learner(tmp_path, fit=Dash(), round_size=Listed([6, 6]), query=Random())
         result = run.fit(model, datamodule=pool)
         end, start = model.ends[0], model.starts[1]
         weights = {k: v.clone().requires_grad_("running" not in k and "num" not in k) for k, v in end.items()}
@@ -110,7 +111,7 @@ class TestDash:
                 return loss
 
         model = Logs()
-        result = learner(tmp_path, fit=WarmStart("dash")).fit(model, datamodule=pool_of())
+        result = learner(tmp_path, fit=Dash()).fit(model, datamodule=pool_of())
         assert "every_step" in result.history[-1].metrics
         assert "log" not in vars(model)
         assert model.net.training
@@ -119,8 +120,8 @@ class TestDash:
         class NetByHand(ByHand, Net):
             pass
 
-        with pytest.raises(UnsupportedModel, match=r"dash.*ByHand\.training_step.*'fire'"):
-            learner(tmp_path, fit=WarmStart("dash")).fit(NetByHand(), datamodule=pool_of())
+        with pytest.raises(UnsupportedModel, match=r"Dash\(\).*ByHand\.training_step.*Fire"):
+            learner(tmp_path, fit=Dash()).fit(NetByHand(), datamodule=pool_of())
 
 
 class TestDistill:
@@ -138,7 +139,7 @@ class TestDistill:
 
     @pytest.mark.parametrize("way", [by_learner, by_hand])
     def test_epochs_go_over_new_and_replayed_records(self, tmp_path: Path, way: Any) -> None:
-        model = way(tmp_path, WarmStart("resume", epochs=1, first_epochs=1, replay=1, distill=0.5))
+        model = way(tmp_path, Replay(epochs=1, first_epochs=1, replay=1, distill=0.5))
         data = blobs()
         first, second, third = (ids_in(fit, data) for fit in model.fits)
         assert len(first) == 12
@@ -162,7 +163,7 @@ class TestDistill:
 
         model = Grads()
         parts: dict[str, Any] = {"round_size": Listed([12, 6]), "query": Random()}
-        learner(tmp_path, quiet(max_epochs=1), fit=WarmStart("resume", replay=1, distill=0.5), **parts).fit(
+        learner(tmp_path, quiet(max_epochs=1), fit=Replay(replay=1, distill=0.5), **parts).fit(
             model, datamodule=pool_of()
         )
         before = model.seen[2][0]  # two batches cold, then warm ones: four new and four old, then two and two
@@ -183,9 +184,9 @@ class TestDistill:
         flops = {}
         for distill in (None, 1.0):
             model = net()
-            result = learner(
-                tmp_path / str(distill), fit=WarmStart("resume", epochs=1, first_epochs=1, distill=distill)
-            ).fit(model, datamodule=pool_of())
+            result = learner(tmp_path / str(distill), fit=Replay(epochs=1, first_epochs=1, distill=distill)).fit(
+                model, datamodule=pool_of()
+            )
             flops[distill] = result.bill.lines["train"].flops
             assert not model._forward_hooks
         forward = 2 * 8 * (WIDTH + CLASSES)  # of a record
@@ -198,13 +199,13 @@ class TestDistill:
 
         model = Around()
         with pytest.raises(UnsupportedModel, match=r"distill=0\.5.*Around.*has to call self\(x\)"):
-            learner(tmp_path, fit=WarmStart("resume", distill=0.5)).fit(model, datamodule=pool_of())
+            learner(tmp_path, fit=Replay(distill=0.5)).fit(model, datamodule=pool_of())
         assert not model._forward_hooks
 
 
 @pytest.mark.parametrize("way", [by_learner, by_hand])
 def test_everything_trains_in_a_thawed_round(tmp_path: Path, way: Any) -> None:
-    model = way(tmp_path, WarmStart("keep", freeze=("net.0",), thaw=2))
+    model = way(tmp_path, Thaw("keep", freeze=("net.0",), thaw=2))
     moved = [
         not torch.equal(s["net.0.weight"], e["net.0.weight"]) for s, e in zip(model.starts, model.ends, strict=True)
     ]
@@ -215,7 +216,7 @@ def test_everything_trains_in_a_thawed_round(tmp_path: Path, way: Any) -> None:
 @pytest.mark.parametrize(("max_new", "warm"), [(0.3, [False, False, True]), (0.34, [False, True, True])])
 def test_a_round_of_many_new_labels_starts_cold(tmp_path: Path, way: Any, max_new: float, warm: list[bool]) -> None:
     """Rounds of 12, 6 and 6: a third of the labels is new in the second, a quarter in the third."""
-    model = way(tmp_path, WarmStart("keep", max_new=max_new))
+    model = way(tmp_path, Gated("keep", max_new=max_new))
     assert [False] + [same(s, e) for s, e in zip(model.starts[1:], model.ends, strict=False)] == warm
 
 
@@ -224,20 +225,38 @@ def test_the_share_of_new_labels_needs_a_pool_that_counts_them() -> None:
     pool = pool_of()
     pool.label(range(6), {i: i % 3 for i in range(6)})
     with pytest.raises(ActiveLearningError, match="PoolDataModule"):
-        quiet(callbacks=[WarmStart("keep", max_new=0.5)]).fit(net(), train_dataloaders=pool.train_dataloader())
+        quiet(callbacks=[Gated("keep", max_new=0.5)]).fit(net(), train_dataloaders=pool.train_dataloader())
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
-        ({"mode": "keep", "distill": 0.5}, r"distill=0\.5.*mode='resume'"),
-        ({"mode": "resume", "distill": 0.0}, r"distill=0\.0.*above 0"),
-        ({"mode": "resume", "distill": 0.5, "replay": 0}, r"distill=0\.5.*replay= above 0"),
-        ({"mode": "keep", "thaw": 3}, r"thaw=3.*freeze="),
-        ({"mode": "keep", "thaw": 1, "freeze": ("a",)}, r"thaw=1.*2 or more"),
-        ({"mode": "keep", "max_new": 1.0}, r"max_new=1\.0.*0 < max_new < 1"),
+        (lambda: Replay(distill=0.0), r"distill=0\.0.*above 0"),
+        (lambda: Replay(distill=0.5, replay=0), r"distill=0\.5.*replay= above 0"),
+        (lambda: Thaw("keep", thaw=3), r"thaw=3.*freeze="),
+        (lambda: Thaw("keep", thaw=1, freeze=("a",)), r"thaw=1.*2 or more"),
+        (lambda: Gated("keep", max_new=1.0), r"max_new=1\.0.*0 < max_new < 1"),
+        (lambda: Fire(cached=True, freeze=("a",)), r"Fire\(cached=True\)"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"mode": "fire"}, r"contrib\.Fire"),
+        ({"mode": "dash"}, r"contrib\.Dash"),
+        ({"mode": "resume", "distill": 0.5}, r"contrib\.Replay\(distill="),
+        ({"mode": "resume", "replay": 2}, r"contrib\.Replay\(replay="),
+        ({"mode": "keep", "gate": 0.9}, r"contrib\.Gated\(mode, gate="),
+        ({"mode": "keep", "max_new": 0.5}, r"contrib\.Gated\(mode, max_new="),
+        ({"mode": "keep", "thaw": 2}, r"contrib\.Thaw\(mode, thaw="),
+        ({"mode": "shrink_perturb", "shrink": 0.5}, r"contrib\.ShrinkPerturb\(shrink="),
+    ],
+)
+def test_what_has_moved_says_where_to(settings: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValueError, match=rf"has moved: al_lightning\.{place}"):
         WarmStart(**settings)

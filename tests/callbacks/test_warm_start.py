@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Gated, Replay, ShrinkPerturb
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
 from al_lightning.fit.plan import FitPlan, frozen, load, reinitialise, snapshot
 from al_lightning.fit.start import apply_start
@@ -82,7 +83,7 @@ class TestBothDoors:
 
     def test_shrink_and_perturb(self, tmp_path: Path, way: Any) -> None:
         """``0.5 * previous + 0.1 * fresh``: what is left after the first term has the scale of fresh weights."""
-        model = way(tmp_path, WarmStart("shrink_perturb", shrink=0.5, perturb=0.1))
+        model = way(tmp_path, ShrinkPerturb(shrink=0.5, perturb=0.1))
         for start, end in zip(model.starts[1:], model.ends, strict=False):
             fresh = (start["net.0.weight"] - 0.5 * end["net.0.weight"]) / 0.1
             assert fresh.abs().max() <= 1 / WIDTH**0.5 + 1e-4  # nn.Linear's own bound
@@ -96,7 +97,7 @@ class TestBothDoors:
 
     def test_resume_trains_on_new_and_replayed_records(self, tmp_path: Path, way: Any) -> None:
         data = blobs()
-        model = way(tmp_path, WarmStart("resume", epochs=2, replay=2))
+        model = way(tmp_path, Replay(epochs=2, replay=2))
         rounds = [ids_in(fit, data) for fit in model.fits]
         old: set[int] = set()
         for ids, new in zip(rounds, (12, 6, 6), strict=True):
@@ -108,7 +109,7 @@ class TestBothDoors:
         assert same(model.starts[1], model.ends[0])
 
     def test_resume_without_replay_trains_on_new_records_only(self, tmp_path: Path, way: Any) -> None:
-        model = way(tmp_path, WarmStart("resume", replay=0, epochs=1))
+        model = way(tmp_path, Replay(replay=0, epochs=1))
         rounds = [set(ids_in(fit, blobs())) for fit in model.fits]
         assert [len(r) for r in rounds] == [12, 6, 6]
         assert not rounds[0] & rounds[1]
@@ -390,7 +391,7 @@ def test_a_gate_keeps_rounds_cold_until_agreement(tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = Watched()
         kwargs: dict[str, Any] = {
-            "fit": WarmStart("keep", gate=gate),
+            "fit": Gated("keep", gate=gate),
             "stop_set": 12,
             "round_size": Listed([12, 6, 6, 6]),
         }
@@ -406,8 +407,8 @@ def test_a_gate_keeps_rounds_cold_until_agreement(tmp_path: Path) -> None:
 def test_a_gate_is_refused_in_a_hand_written_loop() -> None:
     pool = pool_of()
     pool.label(range(6), {i: i % 3 for i in range(6)})
-    with pytest.raises(ActiveLearningError, match=r"gate=0\.5.*ActiveLearner\(fit=WarmStart"):
-        quiet(callbacks=[WarmStart("keep", gate=0.5)]).fit(net(), datamodule=pool)
+    with pytest.raises(ActiveLearningError, match=r"gate=0\.5.*ActiveLearner\(fit=Gated"):
+        quiet(callbacks=[Gated("keep", gate=0.5)]).fit(net(), datamodule=pool)
 
 
 def test_shrink_and_perturb_arithmetic() -> None:

@@ -87,7 +87,7 @@ def test_stopping_rules_can_be_combined(tmp_path: Path) -> None:
     learner = build(composed(tmp_path, "stop=[labels,plateau,stall]", "labels=77")).learner
     assert [type(rule).__name__ for rule in learner.stop] == ["Budget", "RoundPlateau"]
     assert learner.stop[0].labels == 77
-    assert learner.stall is not None
+    assert learner.watch.fits is not None
 
 
 def test_one_stopping_rule_needs_no_brackets(tmp_path: Path) -> None:

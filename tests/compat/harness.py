@@ -110,9 +110,8 @@ def outcome(shape: Shape, folder: Path) -> Outcome:
         query=shape.query,
         round_size=Listed([FIRST, SECOND]),
         run_dir=folder / "run",
-        recipe_epochs=shape.epochs,
     )
-    result = learner.fit(model, pool)
+    result = learner.fit(model, pool, recipe_epochs=shape.epochs)
     first, *later = watch.fits
     plain = _plain(shape, result.labelled[:FIRST].tolist(), first, folder / "plain")
     trained = sum((shape.trained or (lambda n: shape.epochs * n))(n) for n in (FIRST, FIRST + SECOND))

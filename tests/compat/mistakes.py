@@ -523,6 +523,9 @@ MISTAKES = [
         UnsupportedTrainer,
         ("max_epochs",),
     ),
+    Mistake("no epochs", trainer(max_epochs=0), UnsupportedTrainer, ("max_epochs=0", "trains nothing")),
+    Mistake("no steps", trainer(max_steps=0), UnsupportedTrainer, ("max_steps=0", "trains nothing")),
+    Mistake("no batches", trainer(limit_train_batches=0), UnsupportedTrainer, ("limit_train_batches=0",)),
     # Monitors
     Mistake("RoundPlateau", parts(stop=[RoundPlateau("val_accuracy", "max")]), **named("val_accuracy")),
     Mistake("StallDetection", parts(stop=[StallDetection("loss")]), **named("loss")),

@@ -26,7 +26,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Replay
 from al_lightning.errors import PoolChanged, PoolError
 from al_lightning.features.source import RawInputs
 from al_lightning.oracles.oracle import DatasetOracle
@@ -444,8 +444,8 @@ def test_a_subclass_samples_the_labelled_part_its_own_way(tmp_path: Path, wraps:
 
 
 def test_distilling_and_a_loader_of_ones_own_do_not_go_together(tmp_path: Path) -> None:
-    fit = WarmStart("resume", replay=1.0, distill=0.5)
-    with pytest.raises(PoolError, match=r"WarmStart.distill=.* and Balanced has a train_dataloader.. of its own"):
+    fit = Replay(replay=1.0, distill=0.5)
+    with pytest.raises(PoolError, match=r"Replay.distill=.* and Balanced has a train_dataloader.. of its own"):
         learner(tmp_path, fit=fit).fit(net(), datamodule=Balanced(blobs(), task="multiclass"))
 
 

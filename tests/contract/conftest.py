@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import callbacks, candidates, query, round_size, stop
+from al_lightning import callbacks, candidates, contrib, query, round_size, stop
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, ShardShare, Staggered, WholePool
+from al_lightning.contrib import Dash, Fire, Gated, Replay, ShrinkPerturb, Thaw
 from al_lightning.query import (
     BALD,
     Badge,
@@ -46,6 +47,7 @@ from al_lightning.stop import (
     AnyOf,
     ClassificationChange,
     CostStopping,
+    FalseStart,
     OverallUncertainty,
     PoolCovered,
     StabilizingPredictions,
@@ -116,18 +118,23 @@ CALLBACKS = [
     WarmStart("reset"),
     WarmStart("keep", epochs=1),
     WarmStart("shrink_perturb", epochs=1),
-    WarmStart("resume", epochs=1, replay=1.0),
+    WarmStart("resume", epochs=1),
     WarmStart("keep", epochs=1, freeze=("net.0",)),
     WarmStart("keep", epochs=0.5, stable=True),
-    WarmStart("keep", epochs=1, freeze=("net.0",), thaw=2),
-    WarmStart("resume", epochs=1, distill=0.5),
-    WarmStart("fire", epochs=1),
-    WarmStart("dash", epochs=1),
     RoundPlateau("val_acc", patience=2, min_delta=0.7),  # nine validation labels support no less
     RoundPlateau("val_loss", mode="min", patience=1, min_delta=100.0),
     StallDetection("train_loss", patience=2),
     StallDetection("val_acc", mode="max", reference=0.0),
-    StallDetection("train_loss", reference="chance", min_delta=0.1, patience=1.0, accuracy="val_acc", min_gap=1.0),
+    StallDetection("train_loss", reference="chance", min_delta=0.1, patience=1.0),
+]
+
+CONTRIBUTED = [
+    Replay(epochs=1, distill=0.5),
+    Fire(epochs=1),
+    Dash(epochs=1),
+    ShrinkPerturb(epochs=1, shrink=0.5),
+    Thaw("keep", epochs=1, freeze=("net.0",), thaw=2),
+    Gated("keep", epochs=1, max_new=0.9),
 ]
 
 STOPPING_RULES = [
@@ -150,7 +157,8 @@ TABLE: dict[ModuleType, list[Any]] = {
     candidates: SELECTORS,
     round_size: ROUND_SIZES,
     callbacks: CALLBACKS,
-    stop: STOPPING_RULES,
+    contrib: CONTRIBUTED,
+    stop: [*STOPPING_RULES, FalseStart("val_acc", min_gap=1.0)],
 }
 
 
@@ -177,7 +185,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "strategy": STRATEGIES,
         "selector": SELECTORS,
         "sizes": ROUND_SIZES,
-        "callback": CALLBACKS,
+        "callback": [*CALLBACKS, *CONTRIBUTED],
         "rule": STOPPING_RULES,
     }.items():
         if name in metafunc.fixturenames:

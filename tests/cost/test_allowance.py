@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, Representatives, Staggered, WholePool
+from al_lightning.contrib import Replay
 from al_lightning.errors import RhoTooSmall
 from al_lightning.features.source import RawInputs
 from al_lightning.query import (
@@ -140,7 +142,7 @@ DEAR: dict[str, dict[str, Any]] = {
     "frozen layers": {"fit": {"freeze": ("net.0",)}},
     "activations that are kept": {"fit": {"freeze": ("net.0",), "cached": True}},
     "replay": {"fit": {"mode": "resume"}},
-    "distillation": {"fit": {"mode": "resume", "distill": 0.5}},
+    "distillation": {"fit": {"kind": Replay, "distill": 0.5}},
     "fresh weights": {"fit": {"mode": "reset", "final": "initial"}},
 }
 
@@ -150,6 +152,7 @@ DEAR: dict[str, dict[str, Any]] = {
 def test_the_least_rho_that_is_named_is_kept_whatever_it_is_spent_on(dear: str, tmp_path: Path) -> None:
     changes = copy.deepcopy(DEAR[dear])
     fit = {**ROUNDS, **LAST, **changes.pop("fit", {})}
+    kind = fit.pop("kind", partial(WarmStart, fit.pop("mode", "keep")))
     parts: dict[str, Any] = {"query": Novel(Margin()), "candidates": Staggered(0.3, spend=0.22), **changes}
 
     def with_rho(rho: float) -> tuple[Any, Any]:
@@ -158,7 +161,7 @@ def test_the_least_rho_that_is_named_is_kept_whatever_it_is_spent_on(dear: str, 
             tmp_path,
             quiet(**ROW),
             round_size=Spread(60, rounds=4),
-            fit=WarmStart(**{"mode": "keep", **fit}, rho=rho),
+            fit=kind(**fit, rho=rho),
             **parts,
         )
         return active, pool

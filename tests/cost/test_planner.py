@@ -12,6 +12,7 @@ import pytest
 
 import al_lightning.planning.planner as planner_module
 from al_lightning import Budget, EveryK, Prices, RandomShare, Staggered, WarmStart, WholePool
+from al_lightning.contrib import Replay
 from al_lightning.errors import ActiveLearningError
 from al_lightning.planning.architectures import ARCHITECTURES, architecture
 from al_lightning.planning.efficiency import Efficiency, Observation, even, growing
@@ -85,7 +86,7 @@ def test_a_whole_run_costs_what_was_planned(tmp_path):
     for fit, candidates in (
         (WarmStart("reset"), WholePool()),
         (WarmStart("keep", first_epochs=2, epochs=1, final="initial"), Staggered(0.5)),
-        (WarmStart("resume", replay=0.5), EveryK(WholePool(), 2)),
+        (Replay(replay=0.5), EveryK(WholePool(), 2)),
         (
             WarmStart("keep", first_epochs=0.5, epochs=0.3, final="previous", final_epochs=0.25, rho=2.5),
             RandomShare(0.3),

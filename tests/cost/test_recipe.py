@@ -6,6 +6,7 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from al_lightning import Fixed, Listed, Random, WarmStart
+from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import UnsupportedTrainer
 from tests.helpers import learner, net, pool_of, quiet
 
@@ -66,9 +67,9 @@ def test_max_epochs_is_the_recipe_whatever_may_end_a_fit_before(tmp_path, settin
 def test_shares_of_no_epochs_are_refused_with_what_is_in_the_way(tmp_path, settings, in_the_way, name):
     fit = WarmStart("keep", final="initial", **{name: 0.25})
     with pytest.raises(UnsupportedTrainer, match=rf"WarmStart\({name}=0.25\).*{in_the_way}.*recipe_epochs="):
-        learner(tmp_path / "run", quiet(**settings), fit=fit)
+        learner(tmp_path / "run", quiet(**settings), fit=fit).fit(net(), datamodule=pool_of())
     assert not (tmp_path / "run").exists()
-    learner(tmp_path / "run", quiet(**settings), fit=fit, recipe_epochs=20)
+    Recipe.of(quiet(**settings), 20).check_shares(fit, quiet(**settings))  # which fit(recipe_epochs=20) asks
 
 
 def test_a_trainer_without_a_limit_declares_no_recipe(tmp_path):

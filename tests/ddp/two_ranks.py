@@ -22,7 +22,7 @@ from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.round_size import Fixed
 from al_lightning.run import durable, store
 from al_lightning.scoring.trainer import run_inference
-from al_lightning.stop import AllOf, AnyOf, CostStopping, PoolCovered, StabilizingPredictions
+from al_lightning.stop import AllOf, AnyOf, CostStopping, FalseStart, PoolCovered, StabilizingPredictions
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 from tests.shards import noted, shards_in
 
@@ -145,9 +145,9 @@ def main(root: Path) -> None:
         "aborted": result.bill.lines["aborted"].records,
     }
 
-    watch = StallDetection("train_loss", reference="chance", patience=1.0, accuracy="val_acc")
+    watch = [StallDetection("train_loss", reference="chance", patience=1.0), FalseStart("val_acc")]
     diverging, pool = DivergesOnOne(), pool_of(val=blobs(60, seed=1))
-    result = learner(root / "control", ddp(max_epochs=12), stop=[watch]).fit(diverging, datamodule=pool)
+    result = learner(root / "control", ddp(max_epochs=12), stop=watch).fit(diverging, datamodule=pool)
     control = result.bill.lines["control"]
     report["control"] = {
         "attempts": [r.attempts for r in result.history],

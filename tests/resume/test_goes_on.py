@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.contrib import Gated, Replay
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import PoolChanged, PoolError, RunMismatch
 from al_lightning.features.source import RawInputs
@@ -41,8 +42,8 @@ FLAVOURS: dict[str, dict[str, Any]] = {
     "reset": {},
     "keep": {"fit": WarmStart("keep", epochs=1, final="initial")},
     "shrink": {"fit": WarmStart("shrink_perturb")},
-    "resume": {"fit": WarmStart("resume", replay=0.5)},
-    "agreement": {"fit": WarmStart("keep", gate=0.1), "stop_set": 9},
+    "resume": {"fit": Replay(replay=0.5)},
+    "agreement": {"fit": Gated("keep", gate=0.1), "stop_set": 9},
     "stale": {"candidates": EveryK(WholePool(), 2), "round_size": Listed([12, 4, 4, 4])},
     "clusters": {"candidates": Representatives(0.5)},
 }

@@ -22,6 +22,7 @@ from torchmetrics import MaxMetric
 
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.callbacks.warm_start import WarmStart
+from al_lightning.contrib import Dash, Replay
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import CannotWrite
 from al_lightning.fit import meter
@@ -240,8 +241,8 @@ CASES: dict[str, dict[str, Any]] = {
     "by hand": {"by_hand": True},
     "a generator": {"loader": lambda: {"generator": torch.Generator().manual_seed(1)}},
     "reloaded": {"trainer": {"reload_dataloaders_every_n_epochs": 2}},
-    "replay": {"fit": WarmStart("resume", replay=1.0, distill=0.5)},
-    "dash": {"fit": WarmStart("dash")},
+    "replay": {"fit": Replay(replay=1.0, distill=0.5)},
+    "dash": {"fit": Dash()},
     "part": {"fit": WarmStart("keep", epochs=0.7, final="initial", freeze=("net.0",))},
     "cached": {"fit": WarmStart("keep", freeze=("net.0",), cached=True, final="previous"), "noise": False},
 }
@@ -462,7 +463,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_where_it_cannot_go_on_it_begins_again_and_says_so(tmp_path: Path, damage: str) -> None:
-    fit = WarmStart("resume", replay=1.0, distill=0.5)  # its sampler counts epochs
+    fit = Replay(replay=1.0, distill=0.5)  # its sampler counts epochs
     _, whole = run(tmp_path / "whole", fit=fit)
     with pytest.raises(Interruption):
         run(tmp_path / "run", (2, 3, 1), fit=fit)

@@ -18,7 +18,7 @@ from tests.helpers import NAMES, fill, ids_in, ids_of, learner, net, pool_of, qu
 
 FITS = {
     "reset": {},
-    "new records and old ones": {"fit": WarmStart("resume", epochs=1, replay=1.0)},
+    "new records and old ones": {"fit": WarmStart("resume", epochs=1)},
     "a part of the old ones": {"fit": WarmStart("shrink_perturb", epochs=1)},
 }
 """How rounds train; what is new to a fit makes a difference in the last two."""

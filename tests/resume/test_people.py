@@ -178,7 +178,7 @@ def test_a_row_in_a_later_file_corrects_an_earlier_label(tmp_path: Path) -> None
 
 
 def test_a_label_can_be_withdrawn_and_come_late(tmp_path: Path) -> None:
-    fit = {"fit": WarmStart("resume", epochs=1, replay=1.0)}
+    fit = {"fit": WarmStart("resume", epochs=1)}
     start(tmp_path, **fit)
     path = tmp_path / "queries" / "round-001.csv"
     late, gone = ids_of(path)[:2]

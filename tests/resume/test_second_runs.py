@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from al_lightning import Budget, Fixed, Listed, StallDetection, WarmStart
+from al_lightning.contrib import Replay
 from al_lightning.errors import RunMismatch
 from al_lightning.fit.plan import snapshot
 from al_lightning.query import Margin, Random
@@ -90,7 +91,7 @@ def test_a_restarted_round_is_planned_as_a_first_one(tmp_path: Path) -> None:
             return super().training_step(batch, batch_idx)
 
     model = SecondFitStalls()
-    policy = WarmStart("resume", epochs=1, replay=0, freeze=("net.0",))
+    policy = Replay(epochs=1, replay=0, freeze=("net.0",))
     rule = StallDetection("pulse", reference=0.0, mode="max")
     trainer = quiet(max_epochs=3)
     result = learner(tmp_path, trainer, stop=[rule], fit=policy).fit(model, datamodule=pool_of())
@@ -144,7 +145,7 @@ def test_an_interrupted_fit_by_hand_leaves_nothing_frozen() -> None:
             return super().training_step(batch, batch_idx)
 
     pool, model = pool_of(), Breaks()
-    callback = WarmStart("resume", epochs=1, replay=0, freeze=("net.0",))
+    callback = Replay(epochs=1, replay=0, freeze=("net.0",))
     from al_lightning import DatasetOracle, fresh_trainer
 
     trainer = quiet(callbacks=[callback])

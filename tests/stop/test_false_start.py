@@ -11,6 +11,7 @@ import pytest
 from al_lightning.callbacks.stall_detection import StallDetection, chance_level, fell_back, no_progress
 from al_lightning.errors import UnknownMonitor
 from al_lightning.history import Control, History, Reason, RoundRecord
+from al_lightning.stop import FalseStart
 from al_lightning.stop.false_start import below_band, contradicts_labels, remedy_for
 
 NAN = math.nan
@@ -40,7 +41,7 @@ def history(
 
 
 def decide(past: History, **settings: Any) -> Reason | None:
-    return StallDetection("train_loss", accuracy="val_acc", **settings).across_rounds(past)
+    return FalseStart("val_acc", **settings)(past)
 
 
 def cause(past: History, **settings: Any) -> str | None:
@@ -63,7 +64,6 @@ def test_a_run_near_its_control_is_left_alone_as_are_runs_without_one() -> None:
     assert cause(history([0.55], control=control(judged=100_000), val_labels=100_000), min_gap=0.1) is None
     assert cause(history([0.3], control=None)) is None
     assert cause(history([])) is None
-    assert StallDetection("train_loss").across_rounds(history([0.1])) is None  # watches fits only
 
 
 def test_the_best_round_since_the_last_restart_counts() -> None:
@@ -121,10 +121,10 @@ def test_no_band_without_three_known_rounds_before(accuracy: list[float]) -> Non
 
 
 def test_what_is_monitored_must_be_an_accuracy_that_is_logged() -> None:
-    with pytest.raises(ValueError, match=r"accuracy='val_acc'\): 2\.3 is no accuracy"):
+    with pytest.raises(ValueError, match=r"FalseStart\('val_acc'\): 2\.3 is no accuracy"):
         decide(history([2.3]))
     with pytest.raises(UnknownMonitor, match="val_f1"):
-        StallDetection("train_loss", accuracy="val_f1").across_rounds(history([0.5]))
+        FalseStart("val_f1")(history([0.5]))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_remedies_by_cause(cause: str, tried: list[Any], remedy: str) -> None:
     assert remedy_for(cause, tried) == remedy
     reason = Reason("stall", "", {"cause": cause})
     assert StallDetection("x").remedy_for(reason, tried) == remedy
-    assert StallDetection("x", remedy="weights").remedy_for(reason, tried) == "weights"
+    assert FalseStart("x").remedy_for(reason, tried) == remedy
 
 
 @pytest.mark.parametrize(
