@@ -64,3 +64,27 @@ def passed_to_fit(*names: str) -> Callable[[type[T]], type[T]]:
         return kind
 
     return decorate
+
+
+def renamed_setting(**names: str) -> Callable[[type[T]], type[T]]:
+    """Take a setting by the name it had in the last release, too, with a DeprecationWarning.
+
+    Args:
+        **names: old -> new.
+    """
+
+    def decorate(kind: type[T]) -> type[T]:
+        init = kind.__init__
+
+        @functools.wraps(init)
+        def accepting(self: T, *args: Any, **settings: Any) -> None:
+            for old, new in names.items():
+                if old in settings:
+                    warnings.warn(f"{kind.__name__}({old}=) is {new}= now.", DeprecationWarning, stacklevel=2)
+                    settings[new] = settings.pop(old)
+            init(self, *args, **settings)
+
+        kind.__init__ = accepting  # type: ignore[method-assign, assignment]
+        return kind
+
+    return decorate

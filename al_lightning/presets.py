@@ -14,7 +14,7 @@ import lightning.pytorch as L
 import numpy as np
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates.staggered import Staggered
+from al_lightning.candidates.staggered import RotatingSubset
 from al_lightning.checks.given import check_datamodule, check_model
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.flops import FlopMeter
@@ -31,10 +31,10 @@ from al_lightning.planning.rho import cheapest_rho
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.query.base import Strategy
 from al_lightning.query.margin import Margin
-from al_lightning.query.novel import Novel
+from al_lightning.query.novel import DistanceWeighted
 from al_lightning.query.wrapper import Around
 from al_lightning.result import Result
-from al_lightning.round_size import Spread
+from al_lightning.round_size import EvenRounds
 from al_lightning.run.store import read_run
 from al_lightning.scoring.trainer import run_inference
 from al_lightning.steps.rehearse import first_logit
@@ -144,12 +144,12 @@ class WithFeatures(Around):
 
 def frugal_query() -> WithFeatures:
     """Return the preset's query: the margin, mixed with the distance to what is labelled where there are features."""
-    return WithFeatures(Novel(Margin()))
+    return WithFeatures(DistanceWeighted(Margin()))
 
 
-def frugal_candidates(rho: float) -> Staggered:
+def frugal_candidates(rho: float) -> RotatingSubset:
     """Return the preset's candidates: at most 30 % of the pool a round, in turns, for what rho has left for scoring."""
-    return Staggered(0.3, spend=numbers_of(LEAST_ROUND, rho).spend)
+    return RotatingSubset(0.3, spend=numbers_of(LEAST_ROUND, rho).spend)
 
 
 def frugal_fit(rho: float) -> WarmStart:
@@ -191,7 +191,7 @@ def frugal(trainer: TrainerSource, *, labels: int, rho: Rho = 1.0, run_dir: str 
         >>> import lightning.pytorch as L
         >>> learner = frugal(L.Trainer(max_epochs=24, logger=False), labels=2000, rho=1.5, run_dir="runs/mine")
         >>> learner.round_size
-        Spread(labels=2000, rounds=10)
+        EvenRounds(labels=2000, rounds=10)
     """
     check_rho(rho)
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 1:
@@ -206,7 +206,7 @@ def _parts(labels: int, rho: float, given: dict[str, Any]) -> dict[str, Any]:
         "query": frugal_query(),
         "candidates": frugal_candidates(rho),
         "fit": frugal_fit(rho),
-        "round_size": Spread(labels=labels, rounds=numbers_of(labels, rho).rounds),
+        "round_size": EvenRounds(labels=labels, rounds=numbers_of(labels, rho).rounds),
         "stop": Budget(labels=labels),
         **given,
     }

@@ -17,6 +17,7 @@ from al_lightning.cost.bill import Line
 from al_lightning.cost.course import Course
 from al_lightning.fit.plan import FitPolicy
 from al_lightning.history import History, RoundSize
+from al_lightning.lazy import renamed
 from al_lightning.planning.architectures import BACKWARD
 from al_lightning.planning.efficiency import Efficiency, growing, whole_sizes
 
@@ -105,7 +106,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Spread:
+class EvenRounds:
     """A number of labels, spread evenly over a number of rounds.
 
     What is still to be bought is divided by the rounds that are left: refused records are asked for again later, and
@@ -120,9 +121,9 @@ class Spread:
     rounds: int
 
     def __post_init__(self) -> None:
-        _check_size(self.labels, "Spread: labels")
+        _check_size(self.labels, "EvenRounds: labels")
         if not isinstance(self.rounds, int) or not 1 <= self.rounds <= self.labels:
-            raise ValueError(f"Spread: rounds={self.rounds!r}: a whole number, allowed: 1 to labels={self.labels}.")
+            raise ValueError(f"EvenRounds: rounds={self.rounds!r}: a whole number, allowed: 1 to labels={self.labels}.")
 
     def __call__(self, history: History, /) -> int:
         missing = max(0, self.labels - history.labelled)
@@ -217,4 +218,6 @@ class Planned:
 _AHEAD = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Further rounds that are looked at."""
 
-__all__ = ["Doubling", "Fixed", "Growing", "Listed", "Planned", "RoundSize", "Spread"]
+__all__ = ["Doubling", "EvenRounds", "Fixed", "Growing", "Listed", "Planned", "RoundSize"]
+
+__getattr__ = renamed(__name__, {"Spread": "EvenRounds"})

@@ -17,27 +17,20 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from al_lightning import (
-    ActiveLearner,
-    Budget,
-    Fixed,
-    Margin,
-    PoolDataModule,
-    RandomShare,
-    RawInputs,
-    Representatives,
-    WarmStart,
-    WholePool,
-)
+from al_lightning import ActiveLearner, Budget, PoolDataModule, WarmStart
+from al_lightning.candidates import RandomSubset, Representatives, WholePool
 from al_lightning.candidates.base import CandidateSelector
 from al_lightning.cli.problems import Classifier, digits
+from al_lightning.features import RawInputs
+from al_lightning.query import Margin
+from al_lightning.round_size import Fixed
 from benchmarks.common import barebones_trainer, claim, paired, write_results
 
 SEEDS = range(100, 130)
 SHARE = 0.2
 SELECTORS: dict[str, CandidateSelector] = {
     "whole": WholePool(),
-    "random": RandomShare(SHARE),
+    "random": RandomSubset(SHARE),
     "rotation": Representatives(SHARE, memory=False),
     "rotation_and_memory": Representatives(SHARE, memory=True),
 }

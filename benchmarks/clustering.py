@@ -130,7 +130,7 @@ def round_10m(path: Path) -> Row:
     """One round: seconds and peak memory of the proposal and of either strategy."""
     import torch
 
-    import al_lightning
+    from al_lightning import candidates, query, scoring
     from al_lightning.features.cluster import Clusters
     from al_lightning.pool.view import PoolView
     from al_lightning.query import Strategy
@@ -151,12 +151,15 @@ def round_10m(path: Path) -> Row:
         load_features=lambda: features,
         load_clusters=lambda n_clusters: clusters,
     )
-    selector = al_lightning.Representatives(0.01, n_clusters=k)
+    selector = candidates.Representatives(0.01, n_clusters=k)
     (ids, _), proposal = measured(lambda: selector.propose(view=view, size=2000, rng=rng, state={}))
     row: Row = {"records": n, "candidates": len(ids), "propose": proposal}
     logits = rng.standard_normal((len(ids), 50), dtype=np.float32) * 2
-    said = al_lightning.Outputs(torch.from_numpy(logits), torch.from_numpy(np.asarray(features[ids], np.float32)))
-    strategies: dict[str, Strategy] = {"kcenter": al_lightning.KCenterGreedy(), "badge": al_lightning.Badge()}
+    said = scoring.Outputs(torch.from_numpy(logits), torch.from_numpy(np.asarray(features[ids], np.float32)))
+    strategies: dict[str, Strategy] = {
+        "kcenter": query.KCenterGreedy(),
+        "badge": query.BADGE(),
+    }
     for name, strategy in strategies.items():
         arrays = {column: values.numpy() for column, values in strategy.payload(said).items()}
         pick = partial(strategy.pick, view=view, ids=ids, arrays=arrays, size=2000, rng=np.random.default_rng(1))

@@ -38,7 +38,7 @@ PRESETS = {
 PICKS: dict[str, list[str]] = {
     "k-center": ["query=kcenter"],
     "k-means": ["query=kmeans", "fit.rho=1.48"],
-    "Badge": ["query=badge"],
+    "BADGE": ["query=badge"],
     "TypiClust": ["query=typiclust"],
     "TypiClust, 9 trainings": ["query=typiclust", "fit.rho=9"],
     "ProbCover, 3 trainings": ["query=prob_cover", "fit.rho=2.98"],
@@ -46,7 +46,7 @@ PICKS: dict[str, list[str]] = {
     "k-means at first": ["initial=kmeans"],
     "k-means at first, 1.5 trainings": ["initial=kmeans", "fit.rho=1.48"],
     "TypiClust at first, 2 trainings": ["initial=typiclust", "fit.rho=1.98"],
-    "Seals, 2 trainings": ["candidates=seals", "fit.rho=1.98"],
+    "SEALS, 2 trainings": ["candidates=seals", "fit.rho=1.98"],
     "coverage, 2.5 trainings": ["stop=pool_covered", "fit.rho=2.48"],
 }
 """Picks and measures that compare records by themselves; on top of ``frugal``."""

@@ -41,30 +41,28 @@ from torch import Tensor
 from torch.nn.functional import dropout
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
+from al_lightning import ActiveLearner, Budget, PoolDataModule
+from al_lightning.cli.build import be_quiet, compose_config, part
+from al_lightning.cli.problems import Classifier
+from al_lightning.features import RawInputs
+from al_lightning.features.cluster import kmeans
+from al_lightning.pool.suspects import suspects
+from al_lightning.pool.view import PoolView
+from al_lightning.query import (
+    BADGE,
     BALD,
-    ActiveLearner,
-    Badge,
-    Budget,
     ClusterMargin,
+    DistanceWeighted,
     Entropy,
     KCenterGreedy,
     KMeans,
     LeastConfidence,
     Margin,
-    Novel,
-    Outputs,
-    PoolDataModule,
     Random,
-    RawInputs,
     TypiClust,
 )
-from al_lightning.cli.build import be_quiet, compose_config, part
-from al_lightning.cli.problems import Classifier
-from al_lightning.features.cluster import kmeans
-from al_lightning.pool.suspects import suspects
-from al_lightning.pool.view import PoolView
 from al_lightning.query.base import SampledStrategy, Strategy
+from al_lightning.scoring import Outputs
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, write_results
 from benchmarks.curves import PROTOCOLS, Stack
 
@@ -87,9 +85,9 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "k_center": KCenterGreedy,
     "k_means": KMeans,
     "typiclust": TypiClust,
-    "badge": Badge,
+    "badge": BADGE,
     "cluster_margin": ClusterMargin,
-    "novel": lambda: Novel(Margin()),
+    "novel": lambda: DistanceWeighted(Margin()),
 }
 GOALS = {"frugal_inputs_enrichment": 2.0, "wrong_label_recall": 0.8, "wrong_label_precision_5_percent": 0.3}
 """Set before the first run."""

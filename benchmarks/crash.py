@@ -46,24 +46,17 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
-    ActiveLearner,
-    FileOracle,
-    KCenterGreedy,
-    Layer,
-    Listed,
-    Margin,
-    Novel,
-    PoolDataModule,
-    Representatives,
-    WarmStart,
-)
+from al_lightning import ActiveLearner, PoolDataModule, WarmStart
 from al_lightning import learner as learner_module
+from al_lightning.candidates import Representatives
 from al_lightning.cli import people as people_module
 from al_lightning.cli.problems import Classifier
+from al_lightning.features import Layer
 from al_lightning.features.provider import Features
 from al_lightning.fit import meter
-from al_lightning.oracles import file_oracle
+from al_lightning.oracles import FileOracle, file_oracle
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin
+from al_lightning.round_size import Listed
 from al_lightning.run import files as run_files
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.store import Store, read_run
@@ -108,7 +101,7 @@ def start(folder: Path) -> None:
     )  # fmt: skip
     learner = ActiveLearner(
         trainer,
-        query=Novel(Margin()),
+        query=DistanceWeighted(Margin()),
         initial=KCenterGreedy(),
         candidates=Representatives(0.5, n_clusters=4),
         fit=WarmStart("keep", stable=True, final="previous"),

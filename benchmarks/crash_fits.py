@@ -26,10 +26,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import TensorDataset
 
-from al_lightning import ActiveLearner, Listed, Margin, PoolDataModule, WarmStart
+from al_lightning import ActiveLearner, PoolDataModule, WarmStart
 from al_lightning.cli.problems import Classifier
 from al_lightning.fit import meter
 from al_lightning.fit import resume as fit_resume
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.store import read_run
 from benchmarks.syscalls import Call, forked, traced

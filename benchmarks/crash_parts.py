@@ -30,21 +30,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
-    SKIP,
-    ActiveLearner,
-    FileOracle,
-    Listed,
-    Margin,
-    Novel,
-    PoolDataModule,
-    RawInputs,
-    Staggered,
-    StallDetection,
-    WarmStart,
-)
+from al_lightning import ActiveLearner, PoolDataModule, StallDetection, WarmStart
+from al_lightning.candidates import RotatingSubset
 from al_lightning.cli.main import main as command
 from al_lightning.cli.problems import Classifier
+from al_lightning.features import RawInputs
+from al_lightning.oracles import SKIP, FileOracle
+from al_lightning.query import DistanceWeighted, Margin
+from al_lightning.round_size import Listed
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.store import Saved, read_run
 from benchmarks.syscalls import forked
@@ -182,8 +175,8 @@ def writes(folder: Path, rng: random.Random) -> None:
 
 
 _FRUGAL: Row = {
-    "query": Novel(Margin()),
-    "candidates": Staggered(0.5),
+    "query": DistanceWeighted(Margin()),
+    "candidates": RotatingSubset(0.5),
     "fit": WarmStart("keep", epochs=0.25, final="previous", final_epochs=0.25, rho=2.5, stable=True),
 }
 PARTS: dict[str, Part] = {

@@ -91,7 +91,7 @@ class Round(NamedTuple):
         kappa: Cohen's kappa on the stop set with the round before; NaN in the first.
         changed: share of the stop set that is predicted otherwise than the round before; NaN in the first.
         uncertainty: mean score of the strategy, one minus the margin.
-        coverage: share of the pool that is covered, as PoolCovered reads it.
+        coverage: share of the pool that is covered, as Coverage reads it.
         error: mean of one minus the highest probability.
         entropy: mean entropy / log(classes).
         highest: highest entropy / log(classes).

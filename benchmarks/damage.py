@@ -47,25 +47,18 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
-    ActiveLearner,
-    FileOracle,
-    KCenterGreedy,
-    Layer,
-    Listed,
-    Margin,
-    Novel,
-    PoolDataModule,
-    Representatives,
-    WarmStart,
-)
+from al_lightning import ActiveLearner, PoolDataModule, WarmStart
+from al_lightning.candidates import Representatives
 from al_lightning.cli.people import people
 from al_lightning.cli.problems import Classifier
 from al_lightning.errors import ActiveLearningError
-from al_lightning.features import cache
+from al_lightning.features import Layer, cache
 from al_lightning.fit import resume as fit_resume
+from al_lightning.oracles import FileOracle
 from al_lightning.pool.fingerprint import digest
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin
 from al_lightning.report.labels import labelled_rows
+from al_lightning.round_size import Listed
 from al_lightning.run.durable import check_seal, digest_of, read_arrays, read_tensors
 from al_lightning.run.paths import inside
 from al_lightning.run.recover import recover
@@ -110,7 +103,7 @@ def start(folder: Path, *callbacks: L.Callback) -> Any:
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     learner = ActiveLearner(
         trainer,
-        query=Novel(Margin()),
+        query=DistanceWeighted(Margin()),
         initial=KCenterGreedy(),
         candidates=Representatives(0.5, n_clusters=4),
         fit=WarmStart("keep", stable=True, final="previous"),

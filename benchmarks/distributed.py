@@ -132,8 +132,13 @@ def warm(workers: int, cpus: float, **settings: Any) -> Iterator[RayScorer]:
 def strategies() -> list[Strategy]:
     """Every exported strategy that infers, with the settings it has by default, and two that are around others."""
     margin = query.Margin()
-    plain = [query.Margin, query.Entropy, query.LeastConfidence, query.Badge, query.ClusterMargin, query.VariationRatio]
-    around = [query.Novel(margin), query.InformationDensity(margin), query.PerCost(margin), query.Stochastic(margin)]
+    plain = [query.Margin, query.Entropy, query.LeastConfidence, query.BADGE, query.ClusterMargin, query.VariationRatio]
+    around = [
+        query.DistanceWeighted(margin),
+        query.InformationDensity(margin),
+        query.PerCost(margin),
+        query.Stochastic(margin),
+    ]
     return [*(kind() for kind in plain), query.BALD(), query.Variance(), *around, query.RandomControl(margin)]
 
 

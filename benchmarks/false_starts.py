@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from al_lightning import ActiveLearner, Margin, PoolDataModule, StallDetection, WarmStart
+from al_lightning import ActiveLearner, PoolDataModule, StallDetection, WarmStart
 from al_lightning.cli.build import be_quiet
 from al_lightning.oracles.oracle import FunctionOracle
+from al_lightning.query import Margin
 from al_lightning.result import Result
 from al_lightning.run.store import Store
 from al_lightning.stop import FalseStart

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from al_lightning import ActiveLearner, Budget, Margin, PoolDataModule, Spread
+from al_lightning import ActiveLearner, Budget, PoolDataModule
 from al_lightning.cli.build import Parts, build, compose_config, register_resolvers
 from al_lightning.cli.problems import Classifier
 from al_lightning.cost.ahead import Measured
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.course import Course
 from al_lightning.history import History
+from al_lightning.query import Margin
+from al_lightning.round_size import EvenRounds
 from al_lightning.run.store import read_run
 from benchmarks.common import barebones_trainer
 from benchmarks.savings import Scale, configure
@@ -66,7 +68,7 @@ def _made(model: Callable[[], Classifier], width: int) -> Callable[[Path, int], 
         learner = ActiveLearner(
             barebones_trainer(6),
             query=Margin(),
-            round_size=Spread(labels=640, rounds=8),
+            round_size=EvenRounds(labels=640, rounds=8),
             stop=[Budget(labels=640)],
             run_dir=folder,
             seed=seed,

@@ -33,10 +33,13 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from al_lightning import ActiveLearner, FileOracle, Fixed, PoolDataModule, Random
+from al_lightning import ActiveLearner, PoolDataModule
 from al_lightning.cli.people import people
 from al_lightning.cli.problems import Classifier
 from al_lightning.errors import MissingExtra
+from al_lightning.oracles import FileOracle
+from al_lightning.query import Random
+from al_lightning.round_size import Fixed
 from benchmarks.common import barebones_trainer, claim, write_results
 
 try:

@@ -44,7 +44,7 @@ def long_run(folder: Path, rounds: int, per_round: int = PER_ROUND) -> Path:
             "task": "multiclass",
             "query": {"class": "Margin"},
             "initial": {"class": "Random"},
-            "candidates": {"class": "Staggered"},
+            "candidates": {"class": "RotatingSubset"},
             "seed": 0,
         },
         "fingerprint": {"size": size},

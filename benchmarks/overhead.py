@@ -24,8 +24,10 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from al_lightning import ActiveLearner, Budget, Fixed, Margin, PoolDataModule
+from al_lightning import ActiveLearner, Budget, PoolDataModule
 from al_lightning.cli.problems import Classifier
+from al_lightning.query import Margin
+from al_lightning.round_size import Fixed
 from benchmarks.common import barebones_trainer, claim, write_results
 
 REPEATS = 15

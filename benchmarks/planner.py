@@ -33,7 +33,7 @@ import lightning.pytorch as L
 from omegaconf import OmegaConf, open_dict
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import Staggered
+from al_lightning.candidates import RotatingSubset
 from al_lightning.cli.build import be_quiet, build
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.prices import Prices
@@ -66,7 +66,7 @@ FRUGAL = Way(
         rho=0.98,
         stable=True,
     ),
-    candidates=Staggered(0.3, spend=0.22),
+    candidates=RotatingSubset(0.3, spend=0.22),
     worth=FRUGAL_WORTH,
 )
 REGIMES = (0.01, 0.05, 0.2)
@@ -201,7 +201,7 @@ def run_schedule(name: str, sizes: Sequence[int], seed: int, *, curve: bool) -> 
     with tempfile.TemporaryDirectory() as folder:
         cfg = configure(name, Scale.of(name, True), "baseline", seed, Path(folder) / "run")
         with open_dict(cfg):
-            cfg.round_size = OmegaConf.create({"_target_": "al_lightning.Listed", "sizes": list(sizes)})
+            cfg.round_size = OmegaConf.create({"_target_": "al_lightning.round_size.Listed", "sizes": list(sizes)})
         parts = build(cfg, on_round if curve else None)
         result = parts.fit()
     row = {"part": "schedule", "protocol": name, "rounds": len(sizes), "sizes": list(sizes), "seed": seed}

@@ -79,7 +79,7 @@ ABLATION: dict[str, list[str]] = {
     # All levers but one.
     "frugal_whole_pool": ["experiment=frugal", "candidates=whole"],
     "frugal_margin": ["experiment=frugal", "query=margin"],
-    "frugal_random_candidates": ["experiment=frugal", "candidates=random_share", "candidates.share=0.3"],
+    "frugal_random_candidates": ["experiment=frugal", "candidates=random_share", "candidates.fraction=0.3"],
     "frugal_reset": ["experiment=frugal", "fit=reset"],
     "frugal_without_final_fit": ["experiment=frugal", "fit.final=null", "~fit.rho"],
     "frugal_baseline_rounds": ["experiment=frugal", "round_size=fixed"],
@@ -90,7 +90,7 @@ ABLATION: dict[str, list[str]] = {
         "candidates.share=0.1",
         f"candidates.n_clusters={CLUSTERS}",
     ],
-    "random_candidates": ["experiment=ordinary", "candidates=random_share", "candidates.share=0.1"],
+    "random_candidates": ["experiment=ordinary", "candidates=random_share", "candidates.fraction=0.1"],
 }
 WITH_ABLATION = ("letter", "banking77")
 CURVE: dict[str, list[str]] = {
@@ -198,9 +198,9 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
             cfg.proxy = {**cfg.model, "_target_": "benchmarks.savings.proxy"}
         cfg.trainer.update(max_epochs=chosen["epochs"], **PROTOCOLS[name].trainer)
         cfg.trainer.callbacks = []  # nothing is validated
-        if cfg.round_size._target_ == "al_lightning.Fixed" and cfg.round_size.size != scale.labels:
-            cfg.round_size = {"_target_": "al_lightning.Fixed", "size": scale.step, "first": scale.first}
-        elif cfg.round_size._target_ == "al_lightning.Doubling":
+        if cfg.round_size._target_ == "al_lightning.round_size.Fixed" and cfg.round_size.size != scale.labels:
+            cfg.round_size = {"_target_": "al_lightning.round_size.Fixed", "size": scale.step, "first": scale.first}
+        elif cfg.round_size._target_ == "al_lightning.round_size.Doubling":
             cfg.round_size.first = scale.first
         if method == "random_candidates":
             cfg.candidates.share = round(cfg.candidates.share + clusters_as_share(name, scale), 4)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from al_lightning import Margin, PoolDataModule
+from al_lightning import PoolDataModule
 from al_lightning.cost.flops import FlopMeter
+from al_lightning.query import Margin
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.scoring.trainer import run_inference
 from benchmarks.common import barebones_trainer

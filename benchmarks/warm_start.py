@@ -41,9 +41,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-from al_lightning import ActiveLearner, Listed, PoolDataModule, Random, RoundRecord, WarmStart
+from al_lightning import ActiveLearner, PoolDataModule, WarmStart
 from al_lightning.cli.build import be_quiet
 from al_lightning.contrib import Dash, Fire, Replay, Thaw
+from al_lightning.history import RoundRecord
+from al_lightning.query import Random
+from al_lightning.round_size import Listed
 from benchmarks import data
 from benchmarks.common import UNFINISHED, barebones_trainer, claim, paired, write_results
 from benchmarks.gates import gaps, learn_gate

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from al_lightning import ActiveLearner, Listed, Margin, Outputs, PoolDataModule
+from al_lightning import ActiveLearner, PoolDataModule
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
+from al_lightning.scoring import Outputs
 
 SIZE, CELLS = 16, 4
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import lightning.pytorch as L
 
-from al_lightning import ActiveLearner, Budget, Doubling, Margin, PoolDataModule, RandomShare, WarmStart
+from al_lightning import ActiveLearner, Budget, PoolDataModule, WarmStart
+from al_lightning.candidates import RandomSubset
 from al_lightning.cli.problems import Classifier, digits
+from al_lightning.query import Margin
+from al_lightning.round_size import Doubling
 
 
 def main(run_dir: str = "runs/example") -> None:
@@ -17,7 +20,7 @@ def main(run_dir: str = "runs/example") -> None:
     learner = ActiveLearner(
         trainer,
         query=Margin(),
-        candidates=RandomShare(0.3),
+        candidates=RandomSubset(0.3),
         round_size=Doubling(first=50),
         fit=WarmStart("keep", epochs=4, first_epochs=8, final="previous", final_epochs=8),
         stop=[Budget(labels=400)],

@@ -10,8 +10,10 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from al_lightning import ActiveLearner, Listed, Margin, PoolDataModule
+from al_lightning import ActiveLearner, PoolDataModule
 from al_lightning.cli.problems import Classifier, digits
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
 
 
 class Balanced(PoolDataModule):

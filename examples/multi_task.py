@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from al_lightning import ActiveLearner, Entropy, Listed, Outputs, PoolDataModule
+from al_lightning import ActiveLearner, PoolDataModule
+from al_lightning.query import Entropy
+from al_lightning.round_size import Listed
+from al_lightning.scoring import Outputs
 
 WIDTH, CLASSES = 16, 4
 

@@ -7,8 +7,6 @@ import lightning.pytorch as L
 from al_lightning import (
     Budget,
     DatasetOracle,
-    Doubling,
-    Margin,
     PoolDataModule,
     RoundPlateau,
     StallDetection,
@@ -18,6 +16,8 @@ from al_lightning import (
 )
 from al_lightning.cli.problems import Classifier, digits
 from al_lightning.fit.plan import reinitialise
+from al_lightning.query import Margin
+from al_lightning.round_size import Doubling
 
 
 def main(restarts: int = 3) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import lightning.pytorch as L
 
-from al_lightning import ActiveLearner, Budget, Listed, Margin, PoolDataModule, Prices, RandomShare, WarmStart
+from al_lightning import ActiveLearner, Budget, PoolDataModule, Prices, WarmStart
+from al_lightning.candidates import RandomSubset
 from al_lightning.cli.problems import Classifier, digits
 from al_lightning.planning.efficiency import Efficiency
 from al_lightning.planning.planner import Way, plan
 from al_lightning.planning.project import Project
 from al_lightning.planning.schedule import trade_off
 from al_lightning.planning.verdict import verdict
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
 from al_lightning.steps.rehearse import rehearse
 
 
@@ -28,18 +31,18 @@ def main(run_dir: str = "runs/planned") -> None:
     prices = Prices(label=0.05, hour=30.0)
     project = Project(pool=pool.size, labels=400, epochs=12, prices=prices, val_labels=pool.val_labels, **vars(cost))
     warm = WarmStart("keep", epochs=4, first_epochs=8, final="previous", final_epochs=8)
-    way = Way(sizes=[400], policy=warm, candidates=RandomShare(0.3), worth=0.87)
+    way = Way(sizes=[400], policy=warm, candidates=RandomSubset(0.3), worth=0.87)
     for schedule in trade_off(project, way, Efficiency()):
         print(f"{schedule.rounds:>2} rounds  {schedule.plan.labels:>4} labels  {schedule.money:.2f} {prices.currency}")
     found = verdict(project, way, Efficiency())
     print(f"cheapest: {found.choice}", *found.changes, sep="\n  ")
 
     sizes = [50, 50, 60, 70, 80, 90]
-    planned = plan(project, Way(sizes=sizes, policy=warm, candidates=RandomShare(0.3)))
+    planned = plan(project, Way(sizes=sizes, policy=warm, candidates=RandomSubset(0.3)))
     learner = ActiveLearner(
         trainer,
         query=Margin(),
-        candidates=RandomShare(0.3),
+        candidates=RandomSubset(0.3),
         round_size=Listed(sizes),
         fit=warm,
         stop=[Budget(money=1.1 * planned.money)],

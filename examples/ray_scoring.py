@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import lightning.pytorch as L
 
-from al_lightning import ActiveLearner, Budget, Doubling, Margin, PoolDataModule, RayScorer, WarmStart
+from al_lightning import ActiveLearner, Budget, PoolDataModule, WarmStart
 from al_lightning.cli.problems import Classifier, digits
+from al_lightning.query import Margin
+from al_lightning.round_size import Doubling
+from al_lightning.scoring import RayScorer
 
 
 def main(run_dir: str = "runs/ray", address: str | None = None) -> None:

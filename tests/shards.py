@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from al_lightning import ParquetShards, TarShards
+from al_lightning.shards import ParquetShards, TarShards
 from al_lightning.shards.files import ShardFile, Shards
 from tests.helpers import blobs
 

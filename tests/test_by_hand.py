@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import (
-    Budget,
-    DatasetOracle,
-    Doubling,
-    Fixed,
-    Margin,
-    Random,
-    RandomShare,
-    RoundPlateau,
-    StallDetection,
-    WarmStart,
-    fresh_trainer,
-    score,
-)
+from al_lightning import Budget, DatasetOracle, RoundPlateau, StallDetection, WarmStart, fresh_trainer, score
+from al_lightning.candidates import RandomSubset
+from al_lightning.query import Margin, Random
+from al_lightning.round_size import Doubling, Fixed
 from tests.helpers import blobs, ids_in, net, pool_of, quiet
 
 
@@ -60,7 +50,7 @@ def test_the_loop_of_the_readme() -> None:
 def test_a_selector_sets_the_candidates_of_every_round() -> None:
     pool, model, seen = pool_of(), net(), []
     trainer = quiet(max_epochs=1)
-    for round in pool.rounds(sizes=Fixed(6), budget=Budget(labels=18), candidates=RandomShare(0.5)):
+    for round in pool.rounds(sizes=Fixed(6), budget=Budget(labels=18), candidates=RandomSubset(0.5)):
         t = fresh_trainer(trainer)
         t.fit(model, datamodule=pool)
         scores = score(t, model, pool, Margin())

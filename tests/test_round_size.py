@@ -8,7 +8,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.prices import Prices
 from al_lightning.history import History, RoundRecord
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
+from al_lightning.round_size import Doubling, EvenRounds, Fixed, Growing, Listed, Planned
 from tests.helpers import learner, net, pool_of
 
 
@@ -32,8 +32,8 @@ def play(sizes, rounds, *, labelled=0, answered=1.0):
         (Growing(100, 3), [100, 200, 600, 1800]),
         (Growing(100, 1.5), [100, 50, 75, 112]),
         (Growing(3, 1.01), [3, 1, 1, 1]),
-        (Spread(10, rounds=4), [3, 3, 2, 2]),
-        (Spread(10, rounds=2), [5, 5, 0, 0]),
+        (EvenRounds(10, rounds=4), [3, 3, 2, 2]),
+        (EvenRounds(10, rounds=2), [5, 5, 0, 0]),
         (Growing(10, 1.1), [10, 1, 1, 1]),
         (Listed([200, 50]), [200, 50, 0, 0]),
     ],
@@ -74,14 +74,14 @@ def test_settings_describe_themselves():
 
 
 def test_spread_asks_again_for_what_was_refused_and_counts_what_was_there():
-    assert play(Spread(100, rounds=3), 5, answered=0.5) == [34, 42, 62, 31, 16]
-    assert play(Spread(100, rounds=4), 5, labelled=60) == [10, 10, 10, 10, 0]
+    assert play(EvenRounds(100, rounds=3), 5, answered=0.5) == [34, 42, 62, 31, 16]
+    assert play(EvenRounds(100, rounds=4), 5, labelled=60) == [10, 10, 10, 10, 0]
 
 
 @pytest.mark.parametrize("rounds", [0, 11, 2.0])
 def test_spread_needs_a_label_a_round(rounds):
     with pytest.raises(ValueError, match=rf"rounds={rounds}.*allowed: 1 to labels=10"):
-        Spread(10, rounds=rounds)
+        EvenRounds(10, rounds=rounds)
 
 
 def after(labelled, *, seconds, hour=36.0, unlabelled=4000):

@@ -15,26 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
-    BALD,
-    SKIP,
-    DatasetOracle,
-    Entropy,
-    FunctionOracle,
-    LeastConfidence,
-    Listed,
-    Margin,
-    Outputs,
-    Stochastic,
-    Variance,
-    VariationRatio,
-)
+from al_lightning import DatasetOracle
 from al_lightning.errors import OutputMismatch, PoolError
+from al_lightning.oracles import SKIP, FunctionOracle
 from al_lightning.oracles.oracle import check_labels, plain
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.items import ItemFormat
 from al_lightning.pool.label_codec import decode, encode
 from al_lightning.pool.views import LabelledView
+from al_lightning.query import BALD, Entropy, LeastConfidence, Margin, Stochastic, Variance, VariationRatio
+from al_lightning.round_size import Listed
+from al_lightning.scoring import Outputs
 from al_lightning.scoring.trainer import ask_candidates
 from tests.helpers import Records, learner, quiet
 from tests.pool.test_views import equal

@@ -2,21 +2,22 @@
 
 from al_lightning.candidates.base import CandidateSelector, State
 from al_lightning.candidates.every_k import EveryK
-from al_lightning.candidates.random_share import RandomShare
+from al_lightning.candidates.random_share import RandomSubset
 from al_lightning.candidates.representatives import Representatives, cluster_worth, draw_from_clusters
-from al_lightning.candidates.seals import Seals, neighbours_of
+from al_lightning.candidates.seals import SEALS, neighbours_of
 from al_lightning.candidates.shard_share import ShardShare, draw_from_shards
-from al_lightning.candidates.staggered import Staggered
+from al_lightning.candidates.staggered import RotatingSubset
 from al_lightning.candidates.whole import WholePool
+from al_lightning.lazy import renamed
 
 __all__ = [
+    "SEALS",
     "CandidateSelector",
     "EveryK",
-    "RandomShare",
+    "RandomSubset",
     "Representatives",
-    "Seals",
+    "RotatingSubset",
     "ShardShare",
-    "Staggered",
     "State",
     "WholePool",
     "cluster_worth",
@@ -24,3 +25,5 @@ __all__ = [
     "draw_from_shards",
     "neighbours_of",
 ]
+
+__getattr__ = renamed(__name__, {"RandomShare": "RandomSubset", "Seals": "SEALS", "Staggered": "RotatingSubset"})

@@ -19,12 +19,10 @@ def share_to_count(share: float, unlabelled: int, size: int) -> int:
     return min(unlabelled, max(size, int(np.ceil(share * unlabelled))))
 
 
-def check_share(share: float, who: str) -> None:
-    """Raise ValueError unless ``0 < share <= 1``."""
+def check_share(share: float, who: str, name: str = "share") -> None:
+    """Raise ValueError unless ``0 < share <= 1``, naming the setting."""
     if not 0 < share <= 1:
-        raise ValueError(
-            f"{who}(share={share}): share is a fraction of the unlabelled records, allowed: 0 < share <= 1."
-        )
+        raise ValueError(f"{who}({name}={share}): a fraction of the unlabelled records, allowed: 0 < {name} <= 1.")
 
 
 class CandidateSelector(ABC):

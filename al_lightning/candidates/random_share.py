@@ -7,27 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from al_lightning.candidates.base import CandidateSelector, State, check_share, share_to_count
+from al_lightning.moved import renamed_setting
 from al_lightning.pool.view import PoolView
 
 
+@renamed_setting(share="fraction")
 @dataclass(frozen=True)
-class RandomShare(CandidateSelector):
+class RandomSubset(CandidateSelector):
     """Infer a fresh random share of the unlabelled records each round.
 
     Source: S. Ertekin et al., "Learning on the border: active learning in imbalanced data classification", CIKM 2007;
     D. Yoo and I. S. Kweon, "Learning loss for active learning", CVPR 2019.
 
     Args:
-        share: fraction of the unlabelled records, ``0 < share <= 1``. Never fewer records than the query needs.
+        fraction: of the unlabelled records, ``0 < fraction <= 1``. Never fewer records than the query needs.
     """
 
-    share: float
+    fraction: float
 
     def __post_init__(self) -> None:
-        check_share(self.share, type(self).__name__)
+        check_share(self.fraction, type(self).__name__, "fraction")
 
     def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
-        return share_to_count(self.share, unlabelled, size)
+        return share_to_count(self.fraction, unlabelled, size)
 
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State

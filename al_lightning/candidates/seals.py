@@ -59,7 +59,7 @@ def neighbours_of(features: np.ndarray, ids: np.ndarray, k: int, rng: np.random.
 
 
 @dataclass(frozen=True)
-class Seals(CandidateSelector):
+class SEALS(CandidateSelector):
     """Infer the nearest neighbours of the labelled records, and nothing else.
 
     For classes so rare that a random share holds hardly any of them, and whose members lie together in the features:
@@ -81,7 +81,7 @@ class Seals(CandidateSelector):
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
-            raise ValueError(f"Seals(neighbours={self.neighbours}): of each labelled record, allowed: 1 or more.")
+            raise ValueError(f"SEALS(neighbours={self.neighbours}): of each labelled record, allowed: 1 or more.")
 
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State

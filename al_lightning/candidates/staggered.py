@@ -1,4 +1,4 @@
-"""Staggered periods: each round another part of the pool is inferred, and what looked best when it was last scored."""
+"""Rotating subsets: each round another part of the pool is inferred, and what looked best when it was last scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from al_lightning.pool.view import PoolView
 
 
 @dataclass(frozen=True)
-class Staggered(CandidateSelector):
+class RotatingSubset(CandidateSelector):
     """Infer a share of the pool: partly what scored best when it was last scored, partly what was scored longest ago.
 
     The second part goes round the pool, never-scored records first, so that every record has its turn within
@@ -38,11 +38,11 @@ class Staggered(CandidateSelector):
         check_share(self.share, type(self).__name__)
         if not 0 <= self.best < 1:
             raise ValueError(
-                f"Staggered(best={self.best}): best is a fraction of the records to infer, allowed: 0 <= best < 1. "
+                f"RotatingSubset(best={self.best}): a fraction of the records to infer, allowed: 0 <= best < 1. "
                 "With nothing but the best, most of the pool would never be looked at."
             )
         if self.spend is not None and not self.spend > 0:
-            raise ValueError(f"Staggered(spend={self.spend}): a fraction of one training, allowed: above 0, or None.")
+            raise ValueError(f"RotatingSubset(spend={self.spend}): a share of one training, allowed: above 0, or None.")
 
     def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
         count = share_to_count(self.share, unlabelled, size)

@@ -105,7 +105,7 @@ def _check_proxy(parts: Parts) -> None:
         )
     if isinstance(parts.round_size, Planned):
         raise BadPart(
-            "round_size=Planned(...) prices rounds of one model, and proxy= trains another at the end: use Spread, "
+            "round_size=Planned(...) prices rounds of one model, and proxy= trains another at the end: use EvenRounds, "
             "Growing or another size."
         )
 

@@ -18,8 +18,11 @@ from al_lightning.round_size import Fixed
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "query": (lambda x: isinstance(x, Strategy), "a strategy, for example Margin()"),
     "initial": (lambda x: isinstance(x, Strategy), "a strategy, for example Random()"),
-    "candidates": (lambda x: isinstance(x, CandidateSelector), "a selector, for example RandomShare(0.3)"),
-    "round_size": (callable, "a number of labels, or a size such as Spread(labels=400, rounds=7) or Listed([20, 10])"),
+    "candidates": (lambda x: isinstance(x, CandidateSelector), "a selector, for example RandomSubset(0.3)"),
+    "round_size": (
+        callable,
+        "a number of labels, or a size: EvenRounds(labels=400, rounds=7) or Listed([20, 10])",
+    ),
     "fit": (lambda x: _has(x, "plan", "final_plan"), 'a fit policy, for example WarmStart("keep")'),
     "oracle": (
         lambda x: _has(x, "ask", "collect"),

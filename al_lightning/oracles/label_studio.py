@@ -126,13 +126,13 @@ class LabelStudioOracle:
             classes, or ``Number`` for regression.
         data: what the interface shows of a record: a function or mapping ``id -> {name: value}``, ``$name`` in the
             interface. Default: its key, ``$key``.
-        classes: class names, or how many classes there are; see :class:`~al_lightning.FileOracle`.
+        classes: class names, or how many classes there are; see :class:`~al_lightning.oracles.FileOracle`.
         control: name of the control tag that holds the label, where the interface has several that could.
         annotators: how many people answer each record.
         adjudicator: e-mail address of the one whose word stands against all others.
         predictions: whether the model's answers go out with the tasks, as pre-annotations. They cost one inference of
             every queried record.
-        score_ahead: whether the next candidates are scored while people answer; see :class:`~al_lightning.FileOracle`.
+        score_ahead: whether the next candidates are scored while people answer; see FileOracle.
 
     Raises:
         ValueError: a setting out of its range.

@@ -225,7 +225,7 @@ def _way_out(value: Any, task: str) -> str:
         return " Give classes numbers where items are made, or in the oracle."
     return (
         " Give the record one class number, or keep labels such as shares of classes and lists as they are by "
-        "PoolDataModule(task='structured') and an infer(batch) that returns al_lightning.Outputs(logits=...)."
+        "PoolDataModule(task='structured') and an infer(batch) that returns al_lightning.scoring.Outputs(logits=...)."
     )
 
 

@@ -113,7 +113,7 @@ class ItemFormat:
                 raise PoolError(
                     f"the batch is a {type(item).__name__} of {len(item)} and attach= is custom, so which elements "
                     "forward takes is unknown. Give the model an infer(batch) method that returns "
-                    "al_lightning.Outputs(logits=...)."
+                    "al_lightning.scoring.Outputs(logits=...)."
                 )
             return item[0] if len(item) == 2 else tuple(item[:-1])
         if isinstance(item, tuple | list) and len(item) == 1:

@@ -26,7 +26,7 @@ _RECORDS = 3
 _SEEDS = 4
 _INFER = (
     "Give the model an infer(batch) method that takes what it needs from the batch and returns "
-    "al_lightning.Outputs(logits=...) or Outputs(scores=...)."
+    "al_lightning.scoring.Outputs(logits=...) or Outputs(scores=...)."
 )
 _GUESSES: tuple[tuple[Any, Any], ...] = (
     (0, 1),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NO_FEATURES = "the pool has no features. Pass PoolDataModule(features=...): an (N, d) array, RawInputs() or Layer()."
 NO_SHARDS = (
     "the pool's dataset is not in shards. Open it by ParquetShards or TarShards, or give it an attribute shard_of: an "
-    "(N,) array of the shard that each record lies in; or choose other candidates, such as RandomShare or Staggered."
+    "(N,) array of the shard that each record lies in; or choose other candidates, RandomSubset or RotatingSubset."
 )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from al_lightning.errors import ActiveLearningError, PreflightFailed
 
-INFER = "Give the model a method infer(batch) that returns al_lightning.Outputs(logits=...)."
+INFER = "Give the model a method infer(batch) that returns al_lightning.scoring.Outputs(logits=...)."
 """The way out where a model cannot be asked about a batch."""
 _HOOKS = ("training_step", "validation_step", "configure_optimizers", "configure_model", "setup", "train_dataloader")
 

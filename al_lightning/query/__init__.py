@@ -1,6 +1,7 @@
 """Strategies: how what the model said becomes a query. One file per method: a function, then a thin class."""
 
-from al_lightning.query.badge import Badge, badge_picks
+from al_lightning.lazy import renamed
+from al_lightning.query.badge import BADGE, badge_picks
 from al_lightning.query.bald import BALD, bald_score
 from al_lightning.query.base import ScoreStrategy, Strategy
 from al_lightning.query.cluster_margin import ClusterMargin, cluster_turns
@@ -10,7 +11,7 @@ from al_lightning.query.kcenter import KCenterGreedy, k_center_greedy
 from al_lightning.query.kmeans import KMeans, nearest_to_centroids
 from al_lightning.query.least_confidence import LeastConfidence, least_confidence_score
 from al_lightning.query.margin import Margin, margin_score
-from al_lightning.query.novel import Novel
+from al_lightning.query.novel import DistanceWeighted
 from al_lightning.query.per_cost import PerCost, score_per_cost
 from al_lightning.query.prob_cover import ProbCover, prob_cover_picks, pure_radius
 from al_lightning.query.random import Random, random_ids
@@ -22,16 +23,16 @@ from al_lightning.query.variance import Variance, variance_score
 from al_lightning.query.variation_ratio import VariationRatio, variation_ratio_score
 
 __all__ = [
+    "BADGE",
     "BALD",
-    "Badge",
     "ClusterMargin",
+    "DistanceWeighted",
     "Entropy",
     "InformationDensity",
     "KCenterGreedy",
     "KMeans",
     "LeastConfidence",
     "Margin",
-    "Novel",
     "PerCost",
     "ProbCover",
     "Random",
@@ -61,3 +62,5 @@ __all__ = [
     "variance_score",
     "variation_ratio_score",
 ]
+
+__getattr__ = renamed(__name__, {"Badge": "BADGE", "Novel": "DistanceWeighted"})

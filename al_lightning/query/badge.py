@@ -128,7 +128,7 @@ class _Weights:
 
 
 @dataclass(frozen=True)
-class Badge(Strategy):
+class BADGE(Strategy):
     """Query records that would move the last layer far, each in another direction.
 
     The gradient of the loss in the last layer, had the model's own prediction been the label, is
@@ -153,8 +153,8 @@ class Badge(Strategy):
         """
         if outputs.embedding is None:
             raise OutputMismatch(
-                "Badge() needs the embedding of every record, and the model gives none. Give it an infer(batch) method "
-                "that returns al_lightning.Outputs(logits=..., embedding=...), with the (n, d) input of the last layer."
+                "BADGE() needs the embedding of every record, and the model gives none. Give it an infer(batch) method "
+                "that returns al_lightning.scoring.Outputs(logits=..., embedding=...): (n, d), of the last layer."
             )
         probabilities = outputs.distributions
         predicted = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), probabilities.shape[-1])
@@ -176,7 +176,7 @@ class Badge(Strategy):
         large = np.abs(arrays["embedding"]).max(axis=1, initial=0) > MOST
         if large.any():
             raise OutputMismatch(
-                f"Badge(): embeddings of ids {ids[large][:10].tolist()} ({large.sum()} in all) are above {MOST:g} in "
+                f"BADGE(): embeddings of ids {ids[large][:10].tolist()} ({large.sum()} in all) are above {MOST:g} in "
                 f"size, and squares of their distances do not fit into float32; allowed: up to {MOST:g}. Look at what "
                 "infer(batch) returns for these records."
             )

@@ -1,4 +1,4 @@
-"""Novel: a score, mixed with how far a record lies from everything that is labelled."""
+"""DistanceWeighted: a score, mixed with how far a record lies from everything that is labelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from al_lightning.query.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class Novel(Wrapper):
+class DistanceWeighted(Wrapper):
     """Query what scores well and lies far from the labelled records.
 
     A model that was trained for an epoch or two is unsure of much that is labelled already, and of all that lies beside
@@ -40,9 +40,9 @@ class Novel(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.weight < 1:
-            raise ValueError(f"Novel(weight={self.weight}): the share of the distance, allowed: 0 < weight < 1.")
+            raise ValueError(f"DistanceWeighted(weight={self.weight}): of the distance, allowed: 0 < weight < 1.")
         if self.dims < 1:
-            raise ValueError(f"Novel(dims={self.dims}): a number of dimensions, allowed: 1 or more.")
+            raise ValueError(f"DistanceWeighted(dims={self.dims}): a number of dimensions, allowed: 1 or more.")
 
     def worth(
         self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator

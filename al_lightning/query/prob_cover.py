@@ -112,7 +112,7 @@ def _neighbours(
             if total > max(MOST_NEIGHBOURS * n, _SMALL):
                 raise ActiveLearningError(
                     f"ProbCover: within delta={delta:.4g} the {n} candidates have more than {MOST_NEIGHBOURS} "
-                    "neighbours each on average. Pass a smaller delta, or fewer candidates (RandomShare, "
+                    "neighbours each on average. Pass a smaller delta, or fewer candidates (RandomSubset, "
                     "Representatives)."
                 )
     keys = np.concatenate(pairs)

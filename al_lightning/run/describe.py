@@ -68,5 +68,35 @@ def flatten(description: Any, prefix: str = "") -> dict[str, Any]:
 
 def differing(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """``{key: (stored, now)}`` for every key of the two that is not the same."""
-    a, b = flatten(stored), flatten(now)
+    a, b = _as_now(flatten(stored)), _as_now(flatten(now))
     return {key: (a.get(key), b.get(key)) for key in sorted(a | b) if a.get(key) != b.get(key)}
+
+
+_RENAMED = {
+    "Badge": "BADGE",
+    "Novel": "DistanceWeighted",
+    "PoolCovered": "Coverage",
+    "RandomShare": "RandomSubset",
+    "Seals": "SEALS",
+    "Spread": "EvenRounds",
+    "Staggered": "RotatingSubset",
+}
+_GONE = {"distill": None, "gate": None, "max_new": None, "perturb": 0.1, "replay": 1.0, "shrink": 0.4, "thaw": None}
+"""Settings that a WarmStart had before 0.2, as it had them unless told."""
+
+
+def _as_now(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as it is described today, where a folder was begun by an earlier release."""
+    found = dict(flat)
+    for key, name in flat.items():
+        part, _, last = key.rpartition(".")
+        if last != "class":
+            continue
+        found[key] = _RENAMED.get(name, name)
+        if name == "RandomShare" and f"{part}.share" in found:
+            found[f"{part}.fraction"] = found.pop(f"{part}.share")
+        if name == "WarmStart":
+            for setting, default in _GONE.items():
+                if found.get(f"{part}.{setting}", default) == default:
+                    found.pop(f"{part}.{setting}", None)
+    return found

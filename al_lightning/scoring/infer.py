@@ -52,7 +52,7 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str, place: 
     if not isinstance(logits, Tensor):
         raise OutputMismatch(
             f"the model returned {type(result).__name__}; scoring takes a tensor of logits, an object with .logits, or "
-            "al_lightning.Outputs. Give the model an infer(batch) method that returns Outputs(logits=...)."
+            "al_lightning.scoring.Outputs. Give the model an infer(batch) method that returns Outputs(logits=...)."
         )
     mask = batch.get("attention_mask") if task == "tokens" and isinstance(batch, Mapping) else None
     return Outputs(logits, task=task, mask=None if mask is None else mask.bool())
@@ -112,7 +112,7 @@ def arguments(
     raise OutputMismatch(
         f"{type(model).__name__}.forward takes {_taken(signature)}, and without the target{where} the batch has "
         f"{_described(inputs)}. Give the model an infer(batch) method that returns "
-        "al_lightning.Outputs(logits=...)."
+        "al_lightning.scoring.Outputs(logits=...)."
     )
 
 

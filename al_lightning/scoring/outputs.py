@@ -90,7 +90,7 @@ class Outputs:
             raise OutputMismatch(
                 f"the model returned logits of shape {shape} for a batch of {n} records; task={self.task!r} means "
                 f"{words.replace('(n', f'({n}')}. Pass the right task to PoolDataModule, or give the model an "
-                "infer(batch) method that returns al_lightning.Outputs(logits=...)."
+                "infer(batch) method that returns al_lightning.scoring.Outputs(logits=...)."
             )
         if self.members is not None and (tuple(self.members.shape[1:]) != shape or len(self.members) < 2):
             raise OutputMismatch(

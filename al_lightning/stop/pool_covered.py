@@ -1,4 +1,4 @@
-"""PoolCovered: stop when what is left in the pool has labelled records close by."""
+"""Coverage: stop when what is left in the pool has labelled records close by."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def coverage_flops(unlabelled: int, labelled: int, width: int) -> float:
 
 
 @dataclass(frozen=True)
-class PoolCovered:
+class Coverage:
     """Stop when a share of the unlabelled records is covered by labelled ones, in the pool's features.
 
     It knows nothing of the model or of classes: what it finds is that the labels have been everywhere, not that they
@@ -65,7 +65,7 @@ class PoolCovered:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"PoolCovered(share={self.share}): allowed: 0 < share <= 1.")
+            raise ValueError(f"Coverage(share={self.share}): allowed: 0 < share <= 1.")
 
     def __call__(self, history: History) -> Reason | None:
         """Decide from the last round's coverage."""

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from al_lightning import BALD, Badge, Budget, Outputs
+from al_lightning import Budget
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.contrib import Thaw
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit.plan import snapshot
+from al_lightning.query import BADGE, BALD
 from al_lightning.round_size import Listed
 from al_lightning.run.run import Run
+from al_lightning.scoring import Outputs
 from tests.helpers import CLASSES, WIDTH, ByHand, Records, blobs, learner, pool_of, quiet
 
 TRUNK, HEAD = 2 * WIDTH * 32 + 2 * 32 * 32, 2 * 32 * CLASSES
@@ -98,7 +100,7 @@ def close(a: Any, b: Any) -> None:
         torch.testing.assert_close(value, snapshot(b)[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("query", [None, Badge(), BALD(passes=3)])
+@pytest.mark.parametrize("query", [None, BADGE(), BALD(passes=3)])
 @pytest.mark.parametrize("more", [{}, {"stable": True}, {"kind": Thaw, "thaw": 2, "final": "previous"}], ids=str)
 def test_it_is_the_same_run_as_without(tmp_path: Path, query: Any, more: dict[str, Any]) -> None:
     other = {} if query is None else {"query": query}

@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from al_lightning import Fixed, RoundPlateau, StallDetection, WarmStart, fresh_trainer
+from al_lightning import RoundPlateau, StallDetection, WarmStart, fresh_trainer
 from al_lightning.callbacks import round_plateau
 from al_lightning.contrib import Dash, Gated
 from al_lightning.errors import ActiveLearningError, UnsupportedTrainer
+from al_lightning.round_size import Fixed
 from tests.helpers import Net, blobs, net, pool_of, quiet
 
 TRAIN = blobs(60)

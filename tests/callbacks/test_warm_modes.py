@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, log_softmax
 
-from al_lightning import Random
 from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.contrib import Dash, Fire, Gated, Replay, Thaw
 from al_lightning.contrib.dash import chunks, direction_scale
 from al_lightning.errors import ActiveLearningError, UnsupportedModel
 from al_lightning.fit.start import fire, polar
 from al_lightning.pool.sampler import ReplaySampler
+from al_lightning.query import Random
 from al_lightning.round_size import Listed
 from tests.callbacks.test_warm_start import Watched, by_hand, by_learner, same
 from tests.helpers import CLASSES, WIDTH, ByHand, Net, blobs, ids_in, learner, net, pool_of, quiet

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.candidates import EveryK, RandomSubset, Representatives, WholePool
 
 
 def play(selector, make_view, rounds, *, size=2, query=2, n=40):
@@ -27,7 +27,7 @@ def test_infers_in_every_kth_round(make_view, k, counts):
 
 def test_infers_early_when_scores_run_out_and_counts_from_there(make_view):
     # 4 are scored, 2 queried a round: the third round has none left and is the new first
-    assert play(EveryK(RandomShare(0.1), 3), make_view, 7) == [4, 0, 4, 0, 4, 0, 3]
+    assert play(EveryK(RandomSubset(0.1), 3), make_view, 7) == [4, 0, 4, 0, 4, 0, 3]
 
 
 def test_hands_the_inner_selector_its_own_state(make_view):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from al_lightning import ActiveLearner, Listed, Margin, RawInputs, Seals
-from al_lightning.candidates import neighbours_of
+from al_lightning import ActiveLearner
+from al_lightning.candidates import SEALS, neighbours_of
 from al_lightning.errors import BadScores
-from al_lightning.features import blocks
+from al_lightning.features import RawInputs, blocks
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
 from tests.helpers import blobs, net, pool_of, quiet
 
 
@@ -42,7 +44,7 @@ def test_each_labelled_record_is_searched_for_once(make_view):
         view = dataclasses.replace(
             make_view(200, labelled=labelled, features=features), spend=lambda *cost: spent.append(cost[0])
         )
-        ids, state = Seals(6).propose(view=view, size=1, rng=np.random.default_rng(0), state=state)
+        ids, state = SEALS(6).propose(view=view, size=1, rng=np.random.default_rng(0), state=state)
         nearest = np.argsort(cdist(features, features)[labelled], axis=1)[:, 1:7]
         assert set(ids.tolist()) == set(nearest.ravel().tolist()) - set(labelled)
     assert spent == [2 * n * 200 * 5 for n in (2, 1, 2)]
@@ -52,14 +54,14 @@ def test_labels_that_were_withdrawn_start_it_over(make_view):
     features, state = features_of(), {}
     for labelled in ([4, 9, 150], [9]):
         view = make_view(200, labelled=labelled, features=features)
-        ids, state = Seals(6).propose(view=view, size=1, rng=np.random.default_rng(0), state=state)
+        ids, state = SEALS(6).propose(view=view, size=1, rng=np.random.default_rng(0), state=state)
     assert set(ids.tolist()) == set(np.argsort(cdist(features, features)[9])[1:7].tolist())
 
 
 def test_others_are_drawn_where_the_query_needs_more(make_view):
     view = make_view(200, labelled=[4], features=features_of())
-    near = set(Seals(6).propose(view=view, size=1, rng=np.random.default_rng(0), state={})[0].tolist())
-    runs = [Seals(6).propose(view=view, size=20, rng=np.random.default_rng(s), state={}) for s in range(2)]
+    near = set(SEALS(6).propose(view=view, size=1, rng=np.random.default_rng(0), state={})[0].tolist())
+    runs = [SEALS(6).propose(view=view, size=20, rng=np.random.default_rng(s), state={}) for s in range(2)]
     assert [len(ids) for ids, _ in runs] == [20, 20]
     assert near < set(runs[0][0].tolist())
     assert runs[0][0].tolist() != runs[1][0].tolist()
@@ -70,21 +72,21 @@ def test_bad_features_are_named(make_view):
     features = features_of()
     features[[8, 190]] = np.nan
     with pytest.raises(BadScores, match="ids 8, 190"):
-        Seals(6).propose(
+        SEALS(6).propose(
             view=make_view(200, labelled=[4], features=features), size=1, rng=np.random.default_rng(0), state={}
         )
 
 
 def test_a_setting_out_of_range_is_named():
-    with pytest.raises(ValueError, match=r"Seals\(neighbours=0\)"):
-        Seals(0)
+    with pytest.raises(ValueError, match=r"SEALS\(neighbours=0\)"):
+        SEALS(0)
 
 
 def test_little_is_inferred_through_the_learner(tmp_path):
     learner = ActiveLearner(
         quiet(),
         query=Margin(),
-        candidates=Seals(4),
+        candidates=SEALS(4),
         round_size=Listed([10, 5, 5]),
         run_dir=tmp_path,
     )
@@ -103,7 +105,7 @@ def test_a_rare_class_is_found_with_less_inference_than_in_a_random_share(make_v
     labelled, state, inferred = np.flatnonzero(rare)[:2].tolist(), {}, 0
     for round in range(4):
         view = make_view(4000, labelled=labelled, features=features)
-        ids, state = Seals(20).propose(view=view, size=5, rng=np.random.default_rng(round), state=state)
+        ids, state = SEALS(20).propose(view=view, size=5, rng=np.random.default_rng(round), state=state)
         inferred += len(ids)
         labelled += ids[np.argsort(-features[ids].sum(axis=1))[:5]].tolist()
     found = rare[labelled].sum() - 2

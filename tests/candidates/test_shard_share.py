@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from al_lightning import EveryK, PoolDataModule, ShardShare
+from al_lightning import PoolDataModule
+from al_lightning.candidates import EveryK, ShardShare
 from al_lightning.errors import PoolError
 from tests.helpers import Records, blobs, learner, net, pool_of
 
@@ -87,7 +88,7 @@ def test_nothing_but_the_best_is_refused(best):
 
 @pytest.mark.parametrize("selector", [ShardShare(0.2), EveryK(ShardShare(0.2), 2)], ids=repr)
 def test_a_pool_that_is_not_in_shards_is_refused_before_a_label_is_bought(selector, tmp_path):
-    with pytest.raises(PoolError, match=r"not in shards.*ParquetShards or TarShards.*RandomShare"):
+    with pytest.raises(PoolError, match=r"not in shards.*ParquetShards or TarShards.*RandomSubset"):
         learner(tmp_path, candidates=selector).fit(net(), datamodule=pool_of())
     assert not (tmp_path / "run.sqlite").exists()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from al_lightning import FileOracle, Prices
+from al_lightning import Prices
 from al_lightning.cli.main import VERBS, main
+from al_lightning.oracles import FileOracle
 from al_lightning.run.store import Store, read_run
 from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_of, learner, net, pool_of, truth

@@ -54,7 +54,7 @@ def test_sweep_gives_every_job_its_own_folder(tmp_path: Path, monkeypatch: pytes
     ("option", "said"),
     [
         ("query=nothing", "nothing"),
-        ("candidates.share=7", "candidates: Staggered(share=7)"),
+        ("candidates.share=7", "candidates: RotatingSubset(share=7)"),
         ("no_such_option=1", "no_such_option"),
         ("labels=100000", "100000"),
     ],

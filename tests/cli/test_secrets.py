@@ -66,7 +66,7 @@ def test_a_secret_among_the_options_is_refused_before_anything_is_written(
 def test_a_secret_in_a_configuration_of_ones_own_is_refused_too(tmp_path: Path, flags: list[str]) -> None:
     mine = tmp_path / "mine" / "oracle"
     mine.mkdir(parents=True)
-    text = f"_target_: al_lightning.LabelStudioOracle\nurl: http://ann:{SECRET}@localhost:8080\nproject: 1\n"
+    text = f"_target_: al_lightning.oracles.LabelStudioOracle\nurl: http://ann:{SECRET}@localhost:8080\nproject: 1\n"
     (mine / "server.yaml").write_text(text)
     folder = tmp_path / "work"
     folder.mkdir()

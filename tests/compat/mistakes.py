@@ -19,30 +19,8 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from al_lightning import (
-    BALD,
-    ActiveLearner,
-    Badge,
-    Budget,
-    ClusterMargin,
-    FunctionOracle,
-    InformationDensity,
-    KCenterGreedy,
-    Layer,
-    Listed,
-    Margin,
-    Novel,
-    PoolDataModule,
-    RandomShare,
-    RawInputs,
-    Representatives,
-    RoundPlateau,
-    Seals,
-    ShardShare,
-    StallDetection,
-    Variance,
-    WarmStart,
-)
+from al_lightning import ActiveLearner, Budget, PoolDataModule, RoundPlateau, StallDetection, WarmStart
+from al_lightning.candidates import SEALS, RandomSubset, Representatives, ShardShare
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import (
     ActiveLearningError,
@@ -57,7 +35,20 @@ from al_lightning.errors import (
     UnsupportedModel,
     UnsupportedTrainer,
 )
+from al_lightning.features import Layer, RawInputs
+from al_lightning.oracles import FunctionOracle
 from al_lightning.oracles.oracle import DatasetOracle
+from al_lightning.query import (
+    BADGE,
+    BALD,
+    ClusterMargin,
+    DistanceWeighted,
+    InformationDensity,
+    KCenterGreedy,
+    Margin,
+    Variance,
+)
+from al_lightning.round_size import Listed
 from tests.helpers import CLASSES, Net, Records, blobs, net, quiet
 
 # ---- what is asked and trained ------------------------------------------------------------------------------------
@@ -425,8 +416,8 @@ MISTAKES = [
     Mistake("query: a class", parts(query=Margin), BadPart, ("the class Margin", "query=Margin(...)")),
     Mistake("query: a name", parts(query="margin"), BadPart, ("query is 'margin'", "Margin()")),
     Mistake("query: none", parts(query=None), BadPart, ("query is", "Margin()")),
-    Mistake("candidates: a class", parts(candidates=RandomShare), BadPart, ("candidates=RandomShare(...)",)),
-    Mistake("candidates: a share", parts(candidates=0.3), BadPart, ("candidates is 0.3", "RandomShare(0.3)")),
+    Mistake("candidates: a class", parts(candidates=RandomSubset), BadPart, ("candidates=RandomSubset(...)",)),
+    Mistake("candidates: a share", parts(candidates=0.3), BadPart, ("candidates is 0.3", "RandomSubset(0.3)")),
     Mistake("fit: a class", parts(fit=WarmStart), BadPart, ("fit=WarmStart(...)",)),
     Mistake("fit: a mode", parts(fit="keep"), BadPart, ("fit is 'keep'", 'WarmStart("keep")')),
     Mistake("stop: a class", parts(stop=[RoundPlateau]), BadPart, ("stop[0]", "RoundPlateau(...)")),
@@ -458,11 +449,16 @@ MISTAKES = [
     Mistake("model: a plain module", model(lambda: nn.Linear(4, 3)), BadPart, ("Linear", "no LightningModule")),
     Mistake("proxy: a plain module", parts(proxy=nn.Linear(4, 3)), BadPart, ("proxy is Linear",)),
     # Features
-    Mistake("Novel without features", parts(query=Novel(Margin())), FeaturesMissing, ("Novel", "features=")),
+    Mistake(
+        "DistanceWeighted without features",
+        parts(query=DistanceWeighted(Margin())),
+        FeaturesMissing,
+        ("DistanceWeighted", "features="),
+    ),
     Mistake(
         "Representatives without features", parts(candidates=Representatives(0.5)), FeaturesMissing, ("features=",)
     ),
-    Mistake("Seals without features", parts(candidates=Seals(5)), FeaturesMissing, ("Seals", "features=")),
+    Mistake("SEALS without features", parts(candidates=SEALS(5)), FeaturesMissing, ("SEALS", "features=")),
     Mistake("a first query without features", parts(initial=KCenterGreedy()), FeaturesMissing, ("KCenterGreedy",)),
     Mistake(
         "density without features", parts(query=InformationDensity(Margin())), FeaturesMissing, ("InformationDensity",)
@@ -478,14 +474,14 @@ MISTAKES = [
         "RawInputs of dicts",
         both(
             data(dicts), model(DictItems), pool(features=RawInputs(), target_key="y", val=None),
-            parts(query=Novel(Margin())),
+            parts(query=DistanceWeighted(Margin())),
         ),
         FeaturesMissing,
         ("RawInputs()", "Layer("),
     ),
     Mistake(
         "features that are NaN",
-        both(pool(features=np.full((60, 3), np.nan)), parts(query=Novel(Margin()))),
+        both(pool(features=np.full((60, 3), np.nan)), parts(query=DistanceWeighted(Margin()))),
         BadScores,
         ("features", "NaN"),
     ),
@@ -500,7 +496,7 @@ MISTAKES = [
     Mistake("forward returns a dict", model(DictOut), OutputMismatch, ("dict", "infer(batch)")),
     Mistake("forward wants the target", model(WantsTarget), OutputMismatch, ("WantsTarget", "infer(batch)")),
     Mistake("infer raises", model(lambda: Raises("infer")), PreflightFailed, ("it fails here",)),
-    Mistake("Badge without an embedding", parts(query=Badge()), OutputMismatch, ("Badge()", "embedding")),
+    Mistake("BADGE without an embedding", parts(query=BADGE()), OutputMismatch, ("BADGE()", "embedding")),
     Mistake(
         "ClusterMargin without features", parts(query=ClusterMargin()), ActiveLearningError, ("ClusterMargin",)
     ),

@@ -31,7 +31,7 @@ from al_lightning.errors import PoolChanged, PoolError
 from al_lightning.features.source import RawInputs
 from al_lightning.oracles.oracle import DatasetOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.query import Margin, Novel
+from al_lightning.query import DistanceWeighted, Margin
 from al_lightning.round_size import Listed
 from tests.helpers import CLASSES, WIDTH, Net, Records, blobs, ids_in, learner, net, pool_of, quiet
 
@@ -566,7 +566,7 @@ def test_rows_of_a_table_are_records(tmp_path: Path, table: Any) -> None:
 def test_datasets_are_read_by_their_ids(tmp_path: Path, data: Any) -> None:
     records, model = data(), net()
     pool = pool_of(records, features=RawInputs(), keys=list(range(60)))
-    result = learner(tmp_path, query=Novel(Margin()), stop_set=6).fit(model, datamodule=pool)
+    result = learner(tmp_path, query=DistanceWeighted(Margin()), stop_set=6).fit(model, datamodule=pool)
     x = torch.stack([records[i][0] for i in range(60)])
     assert sorted(set(ids_in(model.batches, TensorDataset(x)))) == sorted(result.labelled.tolist())
 

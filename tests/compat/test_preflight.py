@@ -19,14 +19,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import RandomShare
+from al_lightning.candidates import RandomSubset
 from al_lightning.cli.problems import Classifier, digits
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import FeaturesMissing, OutputMismatch, PreflightFailed, RunMismatch, UnknownMonitor
 from al_lightning.features.source import Layer, RawInputs
 from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.query import Badge, Entropy, Margin, Novel, Random
+from al_lightning.query import BADGE, DistanceWeighted, Entropy, Margin, Random
 from al_lightning.round_size import Fixed, Listed
 from tests.helpers import CLASSES, WIDTH, Net, Records, blobs, learner, net, pool_of, quiet
 
@@ -246,7 +246,12 @@ def test_it_takes_less_than_a_second_on_digits(tmp_path: Path) -> None:
     train, val, _ = digits()
     pool = PoolDataModule(train, val=val, task="multiclass", batch_size=16, features=RawInputs())
     fit = WarmStart("keep", first_epochs=0.1, epochs=0.05, final="previous", final_epochs=0.05, stable=True)
-    parts = {"query": Novel(Margin()), "fit": fit, "candidates": RandomShare(0.1), "round_size": Listed([90, 9])}
+    parts = {
+        "query": DistanceWeighted(Margin()),
+        "fit": fit,
+        "candidates": RandomSubset(0.1),
+        "round_size": Listed([90, 9]),
+    }
 
     def seconds(name: str) -> float:
         run = learner(tmp_path / name, quiet(max_epochs=24), **parts)
@@ -340,9 +345,11 @@ def test_a_schedule_is_as_long_as_it_will_be(tmp_path: Path, scheduler: str) -> 
 def test_what_was_refused_is_mended_in_the_same_folder(tmp_path: Path) -> None:
     asked = Counts()
     with pytest.raises(FeaturesMissing):
-        learner(tmp_path, query=Novel(Margin()), oracle=FunctionOracle(asked)).fit(net(), datamodule=pool_of())
+        learner(tmp_path, query=DistanceWeighted(Margin()), oracle=FunctionOracle(asked)).fit(
+            net(), datamodule=pool_of()
+        )
     with pytest.raises(FeaturesMissing, match="nowhere"):
-        learner(tmp_path, query=Novel(Margin()), oracle=FunctionOracle(asked)).fit(
+        learner(tmp_path, query=DistanceWeighted(Margin()), oracle=FunctionOracle(asked)).fit(
             net(), datamodule=pool_of(features=Layer("nowhere"))
         )
     with pytest.raises(UnknownMonitor):
@@ -350,7 +357,13 @@ def test_what_was_refused_is_mended_in_the_same_folder(tmp_path: Path) -> None:
             net(), datamodule=pool_of()
         )
     assert asked.asked == []
-    changed = {"query": Novel(Margin()), "candidates": RandomShare(0.5), "seed": 3, "round_size": 9, "stop_set": 4}
+    changed = {
+        "query": DistanceWeighted(Margin()),
+        "candidates": RandomSubset(0.5),
+        "seed": 3,
+        "round_size": 9,
+        "stop_set": 4,
+    }
     result = learner(tmp_path, **changed, stop=Budget(labels=18), oracle=FunctionOracle(asked)).fit(
         net(hidden=9), datamodule=pool_of(features=RawInputs())
     )
@@ -360,8 +373,8 @@ def test_what_was_refused_is_mended_in_the_same_folder(tmp_path: Path) -> None:
 
 CHANGES: list[dict[str, Any]] = [
     {"query": Entropy()},
-    {"candidates": RandomShare(0.5)},
-    {"query": Novel(Margin()), "features": RawInputs()},
+    {"candidates": RandomSubset(0.5)},
+    {"query": DistanceWeighted(Margin()), "features": RawInputs()},
     {"fit": WarmStart("keep")},
     {"hidden": 5},
     {"epochs": 3},
@@ -392,10 +405,10 @@ def test_labels_that_people_gave_stay_when_settings_change_before_a_fit(tmp_path
 def test_after_a_fit_what_no_work_depends_on_may_still_change(tmp_path: Path) -> None:
     asked = Counts()
     with pytest.raises(OutputMismatch):
-        learner(tmp_path, query=Badge(), oracle=FunctionOracle(asked), preflight=False).fit(net(), datamodule=pool_of())
+        learner(tmp_path, query=BADGE(), oracle=FunctionOracle(asked), preflight=False).fit(net(), datamodule=pool_of())
     assert len(asked.asked) == 12  # a fit was paid
     model = net()
-    result = learner(tmp_path, query=Novel(Margin()), oracle=FunctionOracle(asked)).fit(
+    result = learner(tmp_path, query=DistanceWeighted(Margin()), oracle=FunctionOracle(asked)).fit(
         model, datamodule=pool_of(features=RawInputs())
     )
     assert result.labelled.tolist() == asked.asked
@@ -406,7 +419,7 @@ def test_after_a_fit_what_no_work_depends_on_may_still_change(tmp_path: Path) ->
     ("change", "why"),
     [
         ({"query": Random()}, r"query\.class.*records were queried by it"),
-        ({"candidates": RandomShare(0.5)}, r"candidates\.class.*records were queried by it"),
+        ({"candidates": RandomSubset(0.5)}, r"candidates\.class.*records were queried by it"),
         ({"fit": WarmStart("keep")}, r"fit\.mode.*a fit was trained by it"),
         ({"seed": 9}, r"seed: the folder has 0, this run has 9; records were drawn by it"),
         ({"round_size": 4}, r"round_size\.class.*records were drawn by it"),
@@ -422,9 +435,9 @@ def test_what_work_depends_on_may_not_change_and_it_says_why(tmp_path: Path, cha
 
 
 def test_features_that_records_were_compared_by_may_not_change(tmp_path: Path) -> None:
-    learner(tmp_path, query=Novel(Margin())).fit(net(), datamodule=pool_of(features=RawInputs()))
+    learner(tmp_path, query=DistanceWeighted(Margin())).fit(net(), datamodule=pool_of(features=RawInputs()))
     with pytest.raises(RunMismatch, match="records were compared by them"):
-        learner(tmp_path, query=Novel(Margin())).fit(net(), datamodule=pool_of(features=Layer("net.0")))
+        learner(tmp_path, query=DistanceWeighted(Margin())).fit(net(), datamodule=pool_of(features=Layer("net.0")))
 
 
 # ---- what is plainly meant simply works ---------------------------------------------------------------------------

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
-from al_lightning import DatasetOracle, FunctionOracle, Listed, Margin, Outputs, PoolDataModule
+from al_lightning import DatasetOracle, PoolDataModule
 from al_lightning.errors import OutputMismatch
+from al_lightning.oracles import FunctionOracle
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
+from al_lightning.scoring import Outputs
 from tests.helpers import Records, learner, quiet
 from tests.pool.test_views import equal
 

@@ -17,19 +17,19 @@ import torch
 
 from al_lightning import callbacks, candidates, contrib, query, round_size, stop
 from al_lightning.callbacks import RoundPlateau, StallDetection, WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, Seals, ShardShare, Staggered, WholePool
+from al_lightning.candidates import SEALS, EveryK, RandomSubset, Representatives, RotatingSubset, ShardShare, WholePool
 from al_lightning.contrib import Dash, Fire, Gated, Replay, ShrinkPerturb, Thaw
 from al_lightning.query import (
+    BADGE,
     BALD,
-    Badge,
     ClusterMargin,
+    DistanceWeighted,
     Entropy,
     InformationDensity,
     KCenterGreedy,
     KMeans,
     LeastConfidence,
     Margin,
-    Novel,
     PerCost,
     ProbCover,
     Random,
@@ -40,16 +40,16 @@ from al_lightning.query import (
     Variance,
     VariationRatio,
 )
-from al_lightning.round_size import Doubling, Fixed, Growing, Listed, Planned, Spread
+from al_lightning.round_size import Doubling, EvenRounds, Fixed, Growing, Listed, Planned
 from al_lightning.scoring.outputs import Outputs
 from al_lightning.stop import (
     AllOf,
     AnyOf,
     ClassificationChange,
     CostStopping,
+    Coverage,
     FalseStart,
     OverallUncertainty,
-    PoolCovered,
     StabilizingPredictions,
 )
 
@@ -59,8 +59,8 @@ STRATEGIES = [
     Margin(),
     Entropy(),
     KCenterGreedy(),
-    Novel(Margin()),
-    Novel(Entropy(), weight=0.2, dims=2),
+    DistanceWeighted(Margin()),
+    DistanceWeighted(Entropy(), weight=0.2, dims=2),
     VariationRatio(),
     BALD(passes=3),
     Variance(),
@@ -72,7 +72,7 @@ STRATEGIES = [
     PerCost(Margin()),
     InformationDensity(Entropy()),
     InformationDensity(PerCost(Variance()), beta=0.5),
-    Badge(),
+    BADGE(),
     ClusterMargin(),
     ClusterMargin(Entropy(), n_clusters=5, oversample=2.5, order="score"),
     KMeans(),
@@ -84,20 +84,20 @@ STRATEGIES = [
     Stratified(n_clusters=3),
 ]
 
-DRAWS = (Badge, KMeans, ProbCover, Random, RandomControl, Stochastic, Stratified)
+DRAWS = (BADGE, KMeans, ProbCover, Random, RandomControl, Stochastic, Stratified)
 """Strategies that draw, or count so few things that they always have ties: another seed gives another query."""
 
 SELECTORS = [
     WholePool(),
-    RandomShare(0.3),
+    RandomSubset(0.3),
     Representatives(0.3),
     Representatives(0.3, n_clusters=1),
     Representatives(0.3, n_clusters=7, memory=True),
-    Seals(),
-    Seals(neighbours=3),
-    Staggered(0.3),
-    Staggered(0.3, best=0.0),
-    Staggered(0.3, spend=0.2),
+    SEALS(),
+    SEALS(neighbours=3),
+    RotatingSubset(0.3),
+    RotatingSubset(0.3, best=0.0),
+    RotatingSubset(0.3, spend=0.2),
     ShardShare(0.3),
     ShardShare(0.3, best=0.5),
     EveryK(WholePool(), 1),
@@ -110,7 +110,7 @@ ROUND_SIZES = [
     Growing(10, 1.5),
     Doubling(10),
     Listed([10, 20]),
-    Spread(50, rounds=4),
+    EvenRounds(50, rounds=4),
     Planned(50, first=10, epochs=2, fit=WarmStart("reset")),
 ]
 
@@ -143,8 +143,8 @@ STOPPING_RULES = [
     ClassificationChange(),
     ClassificationChange(rounds=2),
     OverallUncertainty(0.5),
-    PoolCovered(),
-    PoolCovered(0.1),
+    Coverage(),
+    Coverage(0.1),
     CostStopping(price_per_point=1.0),
     CostStopping(price_per_point=0.5, agreement=-1.0),
     CostStopping(target=0.9),

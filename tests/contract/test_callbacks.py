@@ -6,7 +6,9 @@ import copy
 
 import torch
 
-from al_lightning import DatasetOracle, Fixed, Margin, fresh_trainer, score
+from al_lightning import DatasetOracle, fresh_trainer, score
+from al_lightning.query import Margin
+from al_lightning.round_size import Fixed
 from tests.helpers import net, pool_of, quiet
 
 

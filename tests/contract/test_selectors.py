@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from al_lightning.candidates import Seals, WholePool
+from al_lightning.candidates import SEALS, WholePool
 from al_lightning.errors import FeaturesMissing
 
 N = 80
@@ -47,7 +47,7 @@ def test_same_seed_same_candidates(selector, propose):
 
 def test_other_seeds_other_candidates_unless_nothing_is_drawn(selector, propose):
     distinct = {tuple(propose(selector, seed=seed)[0]) for seed in range(4)}
-    draws_nothing = isinstance(getattr(selector, "selector", selector), WholePool | Seals)
+    draws_nothing = isinstance(getattr(selector, "selector", selector), WholePool | SEALS)
     assert len(distinct) == (1 if draws_nothing else 4)
 
 

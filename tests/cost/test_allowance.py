@@ -13,22 +13,22 @@ import pytest
 from lightning.pytorch.callbacks import LearningRateFinder
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, Representatives, Staggered, WholePool
+from al_lightning.candidates import EveryK, Representatives, RotatingSubset, WholePool
 from al_lightning.contrib import Replay
 from al_lightning.errors import RhoTooSmall
 from al_lightning.features.source import RawInputs
 from al_lightning.query import (
     ClusterMargin,
+    DistanceWeighted,
     InformationDensity,
     KCenterGreedy,
     KMeans,
     Margin,
-    Novel,
     ProbCover,
     TypiClust,
 )
-from al_lightning.round_size import Spread
-from al_lightning.stop import PoolCovered
+from al_lightning.round_size import EvenRounds
+from al_lightning.stop import Coverage
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 
 ROUNDS: dict[str, Any] = {"first_epochs": 0.36, "epochs": 0.12}
@@ -73,8 +73,12 @@ def run(folder: Path, trainer: L.Trainer, labels: int, **changes: Any) -> tuple[
     model = Passes()
     pool = pool_of(blobs(160), val=HELD_OUT, features=RawInputs())
     fit = WarmStart("keep", **{**ROUNDS, **LAST, "rho": 0.98, **changes})
-    parts: dict[str, Any] = {"query": Novel(Margin()), "candidates": Staggered(0.3, spend=0.22), "fit": fit}
-    rounds = Spread(labels=labels, rounds=5)
+    parts: dict[str, Any] = {
+        "query": DistanceWeighted(Margin()),
+        "candidates": RotatingSubset(0.3, spend=0.22),
+        "fit": fit,
+    }
+    rounds = EvenRounds(labels=labels, rounds=5)
     return learner(folder, trainer, round_size=rounds, **parts).fit(model, datamodule=pool), model
 
 
@@ -113,13 +117,13 @@ def test_a_rho_that_cannot_be_kept_is_refused_before_a_label_is_bought(
 ) -> None:
     model, pool = net(), pool_of(blobs(160), val=HELD_OUT, features=RawInputs())
     fit = WarmStart("keep", **{**ROUNDS, **LAST, "rho": 0.98, **changes})
-    active = learner(tmp_path, quiet(max_epochs=24), round_size=Spread(labels=60, rounds=rounds), fit=fit)
+    active = learner(tmp_path, quiet(max_epochs=24), round_size=EvenRounds(labels=60, rounds=rounds), fit=fit)
     with pytest.raises(RhoTooSmall, match=r"rho=0\..*Fewer rounds.*eval_batch_size=.*limit_val_batches=0"):
         active.fit(model, datamodule=pool)
     assert len(pool.labelled) == 0
     assert not model.batches
     enough = WarmStart("keep", **{**ROUNDS, **LAST, "rho": 4.0})
-    again = learner(tmp_path, quiet(max_epochs=2), round_size=Spread(labels=60, rounds=2), fit=enough)
+    again = learner(tmp_path, quiet(max_epochs=2), round_size=EvenRounds(labels=60, rounds=2), fit=enough)
     assert again.fit(net(), datamodule=pool).rho <= 4.02  # in the same folder
 
 
@@ -136,7 +140,7 @@ DEAR: dict[str, dict[str, Any]] = {
     "a query of neighbours": {"query": ProbCover()},
     "a query of like records": {"query": InformationDensity(Margin())},
     "a first query of clusters": {"initial": KMeans()},
-    "coverage after every fit": {"stop": [PoolCovered(share=1.0)]},
+    "coverage after every fit": {"stop": [Coverage(share=1.0)]},
     "a stop set": {"stop_set": 40},
     "a proxy": {"proxy": Passes(), "fit": {"final": "initial"}},
     "frozen layers": {"fit": {"freeze": ("net.0",)}},
@@ -153,14 +157,18 @@ def test_the_least_rho_that_is_named_is_kept_whatever_it_is_spent_on(dear: str, 
     changes = copy.deepcopy(DEAR[dear])
     fit = {**ROUNDS, **LAST, **changes.pop("fit", {})}
     kind = fit.pop("kind", partial(WarmStart, fit.pop("mode", "keep")))
-    parts: dict[str, Any] = {"query": Novel(Margin()), "candidates": Staggered(0.3, spend=0.22), **changes}
+    parts: dict[str, Any] = {
+        "query": DistanceWeighted(Margin()),
+        "candidates": RotatingSubset(0.3, spend=0.22),
+        **changes,
+    }
 
     def with_rho(rho: float) -> tuple[Any, Any]:
         pool = pool_of(blobs(160), val=HELD_OUT, features=RawInputs())
         active = learner(
             tmp_path,
             quiet(**ROW),
-            round_size=Spread(60, rounds=4),
+            round_size=EvenRounds(60, rounds=4),
             fit=kind(**fit, rho=rho),
             **parts,
         )

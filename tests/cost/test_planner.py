@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import al_lightning.planning.planner as planner_module
-from al_lightning import Budget, EveryK, Prices, RandomShare, Staggered, WarmStart, WholePool
+from al_lightning import Budget, Prices, WarmStart
+from al_lightning.candidates import EveryK, RandomSubset, RotatingSubset, WholePool
 from al_lightning.contrib import Replay
 from al_lightning.errors import ActiveLearningError
 from al_lightning.planning.architectures import ARCHITECTURES, architecture
@@ -59,7 +60,7 @@ def test_a_bill_by_hand():
         storage=0.02,
         egress=0.09,
     )
-    made = plan(project, Way(sizes=[100, 200], candidates=RandomShare(0.5)))
+    made = plan(project, Way(sizes=[100, 200], candidates=RandomSubset(0.5)))
     first, second = made.rounds
     assert (first.inferred, first.trained, second.inferred, second.trained) == (0, 200, 450, 600)
     assert second.flops == 450 * 3 * 1e6 + 600 * 4e6
@@ -85,11 +86,11 @@ def test_a_whole_run_costs_what_was_planned(tmp_path):
     project = Project(pool=pool.size, labels=24, epochs=4, val_labels=pool.val_labels, **vars(cost))
     for fit, candidates in (
         (WarmStart("reset"), WholePool()),
-        (WarmStart("keep", first_epochs=2, epochs=1, final="initial"), Staggered(0.5)),
+        (WarmStart("keep", first_epochs=2, epochs=1, final="initial"), RotatingSubset(0.5)),
         (Replay(replay=0.5), EveryK(WholePool(), 2)),
         (
             WarmStart("keep", first_epochs=0.5, epochs=0.3, final="previous", final_epochs=0.25, rho=2.5),
-            RandomShare(0.3),
+            RandomSubset(0.3),
         ),
     ):
         folder = tmp_path / f"{fit.mode}-{fit.final}-{type(candidates).__name__}"
@@ -212,12 +213,12 @@ def test_without_a_round_to_select_in_this_schedule_is_random_labels():
 
 
 def test_a_lever_pays_while_its_labels_cost_less_than_it_saves():
-    way = Way(sizes=[200] * 5, policy=WarmStart("keep", epochs=1), candidates=RandomShare(0.1))
+    way = Way(sizes=[200] * 5, policy=WarmStart("keep", epochs=1), candidates=RandomSubset(0.1))
     found = {lever.name: lever for lever in levers(PROJECT, way)}
     assert set(found) == {"warm, short fits", "fewer records inferred", "5 rounds instead of 20"}
     warm = found["warm, short fits"]
     assert warm.money == pytest.approx(
-        plan(PROJECT, Way(sizes=[200] * 5, candidates=RandomShare(0.1))).money - plan(PROJECT, way).money
+        plan(PROJECT, Way(sizes=[200] * 5, candidates=RandomSubset(0.1))).money - plan(PROJECT, way).money
     )
     assert warm.labels == pytest.approx(warm.money / PROJECT.prices.label)
 

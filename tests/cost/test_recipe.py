@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from al_lightning import Fixed, Listed, Random, WarmStart
+from al_lightning import WarmStart
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import UnsupportedTrainer
+from al_lightning.query import Random
+from al_lightning.round_size import Fixed, Listed
 from tests.helpers import learner, net, pool_of, quiet
 
 LABELS = 44  # six batches of 8, the last one of 4

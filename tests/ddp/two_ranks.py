@@ -22,7 +22,7 @@ from al_lightning.oracles.oracle import FunctionOracle
 from al_lightning.round_size import Fixed
 from al_lightning.run import durable, store
 from al_lightning.scoring.trainer import run_inference
-from al_lightning.stop import AllOf, AnyOf, CostStopping, FalseStart, PoolCovered, StabilizingPredictions
+from al_lightning.stop import AllOf, AnyOf, CostStopping, Coverage, FalseStart, StabilizingPredictions
 from tests.helpers import Net, blobs, learner, net, pool_of, quiet
 from tests.shards import noted, shards_in
 
@@ -128,7 +128,7 @@ def main(root: Path) -> None:
 
     rules = [CostStopping(price_per_point=0.01, agreement=-1.0), Budget(flops=1e9)]
     sizes, pool = Fixed(6), pool_of(features=blobs().tensors[0].numpy())
-    stops = AnyOf([AllOf([PoolCovered(), StabilizingPredictions()]), *rules])
+    stops = AnyOf([AllOf([Coverage(), StabilizingPredictions()]), *rules])
     result = learner(root / "rules", ddp(), round_size=sizes, stop_set=9, stop=[stops]).fit(net(), datamodule=pool)
     report["rules"] = seen(result, pool) | {
         "sentence": result.reason.sentence,

@@ -6,21 +6,20 @@ import warnings
 
 import numpy as np
 
-from al_lightning import (
+from al_lightning.candidates import SEALS, Representatives
+from al_lightning.errors import ActiveLearningError
+from al_lightning.query import (
     ClusterMargin,
+    DistanceWeighted,
     Entropy,
     InformationDensity,
     KCenterGreedy,
     KMeans,
     Margin,
-    Novel,
     ProbCover,
-    Representatives,
-    Seals,
     Stratified,
     TypiClust,
 )
-from al_lightning.errors import ActiveLearningError
 from tests.conftest import view_of
 
 STRATEGIES = [
@@ -31,11 +30,11 @@ STRATEGIES = [
     ProbCover(delta=1.0),
     Stratified(),
     ClusterMargin(),
-    Novel(Margin()),
-    Novel(Margin(), dims=2),
+    DistanceWeighted(Margin()),
+    DistanceWeighted(Margin(), dims=2),
     InformationDensity(Entropy()),
 ]
-SELECTORS = [Representatives(0.3), Seals(neighbours=3)]
+SELECTORS = [Representatives(0.3), SEALS(neighbours=3)]
 X = np.random.default_rng(0).normal(size=(80, 5))
 SCORES = {"score": np.random.default_rng(1).random(80)[10:].astype(np.float32)}
 BASE = {"float16": 0, "float32": 0, "float64": 0, "int64": 60}
@@ -55,7 +54,7 @@ def outcome(part: object, features: np.ndarray) -> list[int] | str:
     """What it picks, or the library's error."""
     view, rng = view_of(80, labelled=range(10), features=features), np.random.default_rng(3)
     try:
-        if isinstance(part, Representatives | Seals):
+        if isinstance(part, Representatives | SEALS):
             return part.propose(view=view, size=6, rng=rng, state={})[0].tolist()
         ids = view.unlabelled
         return part.pick(size=6, view=view, ids=ids, arrays=SCORES if part.columns else {}, rng=rng).tolist()

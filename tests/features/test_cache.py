@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from al_lightning import Budget, Fixed, Layer, Representatives
+from al_lightning import Budget
+from al_lightning.candidates import Representatives
+from al_lightning.features import Layer
+from al_lightning.round_size import Fixed
 from al_lightning.run.durable import read_arrays
 from tests.helpers import blobs, learner, net, pool_of
 

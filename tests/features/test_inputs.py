@@ -15,26 +15,23 @@ from PIL import Image
 from scipy import sparse
 from torch.utils.data import TensorDataset
 
-from al_lightning import (
-    Badge,
+from al_lightning import PoolDataModule
+from al_lightning.candidates import SEALS, EveryK, Representatives
+from al_lightning.errors import BadScores, FeaturesMissing, OutputMismatch, PoolError
+from al_lightning.features import Layer, RawInputs
+from al_lightning.features.inputs import LazyRows
+from al_lightning.query import (
+    BADGE,
     ClusterMargin,
-    EveryK,
+    DistanceWeighted,
     KCenterGreedy,
     KMeans,
-    Layer,
-    Listed,
     Margin,
-    Novel,
-    PoolDataModule,
     ProbCover,
-    RawInputs,
-    Representatives,
-    Seals,
     Stratified,
     TypiClust,
 )
-from al_lightning.errors import BadScores, FeaturesMissing, OutputMismatch, PoolError
-from al_lightning.features.inputs import LazyRows
+from al_lightning.round_size import Listed
 from tests.helpers import Records, blobs, learner, net, pool_of
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
@@ -385,7 +382,7 @@ FROM_FEATURES = (KMeans(), KCenterGreedy(), TypiClust(), ProbCover(), Stratified
 PARTS: dict[str, Any] = {
     **{type(q).__name__: {"query": q, "initial": q} for q in FROM_FEATURES},
     "Representatives": {"candidates": Representatives(0.5)},
-    "Seals": {"candidates": Seals(neighbours=5)},
+    "SEALS": {"candidates": SEALS(neighbours=5)},
 }  # fmt: skip
 
 
@@ -403,7 +400,7 @@ def test_degenerate_features_make_a_query_all_the_same(parts, features, tmp_path
         {"candidates": Representatives(0.5, n_clusters=61)},
         {"candidates": EveryK(Representatives(0.5, n_clusters=61), 2)},
         {"query": Stratified(n_clusters=61)},
-        {"query": Novel(ClusterMargin(n_clusters=61))},
+        {"query": DistanceWeighted(ClusterMargin(n_clusters=61))},
         {"initial": ProbCover(n_clusters=61)},
     ],
     ids=str,
@@ -417,8 +414,8 @@ def test_more_clusters_than_records_are_refused_before_a_label_is_asked_for(part
 
 def test_an_embedding_too_large_for_badge_is_refused_by_name(make_view):
     arrays = {"errors": np.full((3, 2), 0.5), "embedding": np.array([[1.0], [1e20], [2.0]])}
-    with pytest.raises(OutputMismatch, match=r"Badge\(\): embeddings of ids \[8\].*above 1e\+16"):
-        Badge().pick(size=2, view=make_view(10), ids=np.array([7, 8, 9]), arrays=arrays, rng=np.random.default_rng(0))
+    with pytest.raises(OutputMismatch, match=r"BADGE\(\): embeddings of ids \[8\].*above 1e\+16"):
+        BADGE().pick(size=2, view=make_view(10), ids=np.array([7, 8, 9]), arrays=arrays, rng=np.random.default_rng(0))
 
 
 def test_a_pool_of_one_record():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from al_lightning import KCenterGreedy, Layer
 from al_lightning.errors import PoolError
+from al_lightning.features import Layer
 from al_lightning.features.cluster import kmeans, nearest_centroid
 from al_lightning.features.mapped import Mapped, assign, embed
+from al_lightning.query import KCenterGreedy
 from tests.helpers import blobs, learner, net, pool_of, quiet
 
 LAYER = Layer("net.1")

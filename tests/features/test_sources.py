@@ -9,9 +9,13 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from al_lightning import Budget, Fixed, KCenterGreedy, Layer, Listed, RawInputs, Representatives
+from al_lightning import Budget
+from al_lightning.candidates import Representatives
 from al_lightning.errors import FeaturesMissing, PoolError
+from al_lightning.features import Layer, RawInputs
 from al_lightning.features.cluster import kmeans
+from al_lightning.query import KCenterGreedy
+from al_lightning.round_size import Fixed, Listed
 from tests.helpers import Records, blobs, learner, net, pool_of
 
 

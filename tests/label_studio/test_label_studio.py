@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from al_lightning import LabelStudioOracle
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, PoolError
+from al_lightning.oracles import LabelStudioOracle
 from al_lightning.oracles.label_studio import TOKEN, LabelStudioError
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.run.store import read_run

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from al_lightning import SKIP, DatasetOracle, FileOracle, FunctionOracle, Listed, PoolDataModule, Random
+from al_lightning import DatasetOracle, PoolDataModule
 from al_lightning.errors import PoolError
+from al_lightning.oracles import SKIP, FileOracle, FunctionOracle
 from al_lightning.pool.suspects import ask_again
+from al_lightning.query import Random
+from al_lightning.round_size import Listed
 from tests.helpers import Records, blobs, fill, ids_of, learner, net, pool_of
 
 X = torch.randn(20, 4)

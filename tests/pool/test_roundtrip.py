@@ -16,12 +16,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from al_lightning import FileOracle, FunctionOracle, Random
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, BadLabelFile
+from al_lightning.oracles import FileOracle, FunctionOracle
 from al_lightning.oracles.label_cell import Language, check_classes
 from al_lightning.oracles.label_file import Reader
 from al_lightning.pool.label_codec import encode
+from al_lightning.query import Random
 from al_lightning.report.labels import Labelled, write_csv, write_json_lines
 from al_lightning.run.store import read_run
 from tests.helpers import NAMES, blobs, fill, ids_of, learner, net, pool_of, truth

@@ -15,11 +15,14 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from al_lightning import Margin, ParquetShards, ShardShare, TarShards, score
+from al_lightning import score
+from al_lightning.candidates import ShardShare
 from al_lightning.errors import DamagedShard, MissingExtra, PoolChanged
 from al_lightning.fit import meter
 from al_lightning.pool.byte_count import ByteCount
+from al_lightning.query import Margin
 from al_lightning.run.store import read_run
+from al_lightning.shards import ParquetShards, TarShards
 from tests.helpers import blobs, learner, net, pool_of, quiet
 from tests.resume.test_goes_on import Stopped, stop_after
 from tests.resume.test_lost_work import Breaks

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from al_lightning import DatasetOracle, FunctionOracle, PoolDataModule
+from al_lightning import DatasetOracle, PoolDataModule
 from al_lightning.errors import PoolError
+from al_lightning.oracles import FunctionOracle
 from al_lightning.pool.label_codec import decode, encode
 from tests.helpers import Records
 from tests.pool.test_views import equal

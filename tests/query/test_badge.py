@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from al_lightning.errors import OutputMismatch, PoolExhausted
-from al_lightning.query import Badge, badge, badge_picks, nearest
+from al_lightning.query import BADGE, badge, badge_picks, nearest
 from al_lightning.scoring.outputs import Outputs
 from tests.helpers import learner, net, pool_of
 
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_the_last_layer():
     torch.manual_seed(0)
     embedding, layer = torch.randn(6, 4), torch.nn.Linear(4, 3, bias=False)
     logits = layer(embedding)
-    payload = Badge().payload(Outputs(logits, embedding))
+    payload = BADGE().payload(Outputs(logits, embedding))
     for i in range(6):
         loss = torch.nn.functional.cross_entropy(logits[i : i + 1], logits[i : i + 1].argmax(dim=1))
         (expected,) = torch.autograd.grad(loss, layer.weight, retain_graph=True)
@@ -109,19 +109,19 @@ def test_gradients_are_those_of_the_last_layer():
 
 
 def test_binary_has_two_classes():
-    payload = Badge().payload(Outputs(torch.tensor([[2.0], [-1.0]]), torch.ones(2, 3), task="binary"))
+    payload = BADGE().payload(Outputs(torch.tensor([[2.0], [-1.0]]), torch.ones(2, 3), task="binary"))
     p = torch.sigmoid(torch.tensor([2.0, -1.0]))
     torch.testing.assert_close(payload["errors"], torch.tensor([[1 - p[0], p[0] - 1], [-p[1], p[1]]]))
 
 
 def test_what_travels_is_factors(make_view):
-    payload = Badge().payload(Outputs(torch.randn(10, 50), torch.randn(10, 256)))
+    payload = BADGE().payload(Outputs(torch.randn(10, 50), torch.randn(10, 256)))
     assert sum(values.numel() for values in payload.values()) == 10 * (50 + 256)
 
 
 def test_a_model_without_an_embedding_is_told_how_to_give_one(tmp_path):
-    with pytest.raises(OutputMismatch, match=r"Badge\(\) needs the embedding.*Outputs\(logits=..., embedding=...\)"):
-        learner(tmp_path, query=Badge()).fit(net(), datamodule=pool_of())
+    with pytest.raises(OutputMismatch, match=r"BADGE\(\) needs the embedding.*Outputs\(logits=..., embedding=...\)"):
+        learner(tmp_path, query=BADGE()).fit(net(), datamodule=pool_of())
 
 
 def test_more_than_there_are_is_refused():

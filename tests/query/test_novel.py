@@ -10,7 +10,7 @@ import scipy.stats
 from al_lightning.errors import FeaturesMissing
 from al_lightning.features.neighbours import distance_to_nearest, project
 from al_lightning.features.source import RawInputs
-from al_lightning.query import KCenterGreedy, Margin, Novel
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin
 from tests.helpers import learner, net, pool_of
 
 FEATURES = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32) + 100
@@ -22,7 +22,7 @@ def test_picks_are_those_of_ranks_by_scipy(make_view, weight):
     scores = np.random.default_rng(1).random(77).round(1)  # with ties
     distance = scipy.spatial.distance.cdist(FEATURES[view.unlabelled], FEATURES[[3, 9, 70]]).min(axis=1)
     mixed = (1 - weight) * scipy.stats.rankdata(scores) + weight * scipy.stats.rankdata(distance)
-    picked = Novel(Margin(), weight=weight).pick(
+    picked = DistanceWeighted(Margin(), weight=weight).pick(
         view=view, ids=view.unlabelled, arrays={"score": scores}, size=20, rng=np.random.default_rng(0)
     )
     expected = view.unlabelled[np.argsort(-mixed)]
@@ -52,7 +52,7 @@ def test_distances_far_from_the_origin_are_exact():
 
 
 def test_the_search_is_on_the_bill(tmp_path: Path) -> None:
-    result = learner(tmp_path, query=Novel(Margin())).fit(net(), datamodule=pool_of(features=RawInputs()))
+    result = learner(tmp_path, query=DistanceWeighted(Margin())).fit(net(), datamodule=pool_of(features=RawInputs()))
     # 48 candidates against 12 labels, 42 against 18, four dimensions
     assert result.bill.lines["neighbours"].flops == 2 * 4 * (48 * 12 + 42 * 18)
     assert result.bill.lines["neighbours"].seconds > 0
@@ -60,7 +60,7 @@ def test_the_search_is_on_the_bill(tmp_path: Path) -> None:
 
 def test_features_are_needed(tmp_path: Path) -> None:
     with pytest.raises(FeaturesMissing, match="features="):
-        learner(tmp_path, query=Novel(Margin())).fit(net(), datamodule=pool_of())
+        learner(tmp_path, query=DistanceWeighted(Margin())).fit(net(), datamodule=pool_of())
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_features_are_needed(tmp_path: Path) -> None:
 )
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        Novel(Margin(), **settings)
+        DistanceWeighted(Margin(), **settings)
 
 
 def test_a_strategy_without_a_score_cannot_be_mixed():
     with pytest.raises(ValueError, match=r"KCenterGreedy.*gives no score"):
-        Novel(KCenterGreedy())
+        DistanceWeighted(KCenterGreedy())

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from torch.utils.data import TensorDataset
 
-from al_lightning import Budget, Fixed, FunctionOracle, Growing, Listed, Prices
+from al_lightning import Budget, Prices
 from al_lightning.errors import ActiveLearningError, NegativeScores, PoolError
+from al_lightning.oracles import FunctionOracle
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.query import Entropy, Margin, PerCost, Stochastic
+from al_lightning.round_size import Fixed, Growing, Listed
 from tests.helpers import blobs, learner, net, pool_of
 
 COSTS = np.random.default_rng(0).uniform(0.5, 20, size=60)

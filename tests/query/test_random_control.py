@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from al_lightning import Listed, RandomShare, Staggered
+from al_lightning.candidates import RandomSubset, RotatingSubset
 from al_lightning.features.source import RawInputs
-from al_lightning.query import KCenterGreedy, Margin, Novel, Random, RandomControl
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin, Random, RandomControl
+from al_lightning.round_size import Listed
 from tests.helpers import learner, net, pool_of
 
 SCORES = np.linspace(1, 0, 40)
@@ -51,7 +52,7 @@ def recorded(folder, round):
         return list(rows)
 
 
-@pytest.mark.parametrize("candidates", [None, RandomShare(0.4), Staggered(0.5)], ids=repr)
+@pytest.mark.parametrize("candidates", [None, RandomSubset(0.4), RotatingSubset(0.5)], ids=repr)
 def test_a_run_records_control_records_without_a_score_and_they_are_not_stale(tmp_path, candidates):
     strategy = RandomControl(Margin(), share=0.5)
     sizes = Listed([12, 6, 6])
@@ -88,8 +89,8 @@ def test_settings_that_make_no_sense_are_named():
             RandomControl(Margin(), share=share)
     with pytest.raises(ValueError, match="one control share is enough"):
         RandomControl(RandomControl(Margin()))
-    with pytest.raises(ValueError, match=r"RandomControl\(Novel\(\.\.\.\)\)"):
-        Novel(RandomControl(Margin()))
+    with pytest.raises(ValueError, match=r"RandomControl\(DistanceWeighted\(\.\.\.\)\)"):
+        DistanceWeighted(RandomControl(Margin()))
 
 
 def test_it_needs_what_the_inner_one_needs():

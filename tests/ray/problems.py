@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from al_lightning import Outputs
+from al_lightning.scoring import Outputs
 from al_lightning.scoring.question import Answers, Question, Request
 from al_lightning.scoring.trainer import TrainerScorer
 from tests.helpers import CLASSES, WIDTH, Net, blobs, net, quiet

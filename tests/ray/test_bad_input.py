@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from al_lightning import Margin
 from al_lightning.errors import (
     ActiveLearningError,
     BadScores,
@@ -19,7 +18,7 @@ from al_lightning.errors import (
     UnsupportedModel,
     WorkerFailed,
 )
-from al_lightning.query import Badge
+from al_lightning.query import BADGE, Margin
 from al_lightning.scoring.question import Question
 from al_lightning.scoring.ray import call as ray_call
 from al_lightning.scoring.ray.scorer import RayScorer
@@ -133,8 +132,8 @@ def test_a_wrong_count_is_said_with_its_shard(scorer):
 
 
 def test_outputs_that_are_not_what_the_task_says(scorer):
-    with pytest.raises(OutputMismatch, match=r"shard \d .*Badge\(\) needs the embedding"):
-        ask(scorer(), pool_of(), Question.of(Badge(), seed=0))
+    with pytest.raises(OutputMismatch, match=r"shard \d .*BADGE\(\) needs the embedding"):
+        ask(scorer(), pool_of(), Question.of(BADGE(), seed=0))
 
 
 @pytest.mark.parametrize(

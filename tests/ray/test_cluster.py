@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
-from al_lightning import Margin, RayScorer, Workers
 from al_lightning.errors import ClusterUnavailable, MissingExtra
+from al_lightning.query import Margin
+from al_lightning.scoring import RayScorer, Workers
 from al_lightning.scoring.question import Question
 from al_lightning.scoring.ray.cluster import _own_sigterm
 from al_lightning.scoring.ray.team import Team

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from al_lightning import Layer, Representatives
+from al_lightning.candidates import Representatives
+from al_lightning.features import Layer
 from al_lightning.features.cluster import kmeans
 from al_lightning.features.mapped import assign, embed
 from tests.helpers import learner, net, pool_of, quiet

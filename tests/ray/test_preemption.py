@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from al_lightning import Margin
 from al_lightning.errors import PoisonedRecord
+from al_lightning.query import Margin
 from al_lightning.scoring.kept import Kept
 from al_lightning.scoring.question import Question
 from tests.helpers import blobs, learner, net, pool_of

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from al_lightning import Margin
-from al_lightning.query import Badge
+from al_lightning.query import BADGE, Margin
 from al_lightning.scoring.question import Question
 from tests.contract.conftest import STRATEGIES
 from tests.helpers import learner, net, pool_of
@@ -66,5 +65,5 @@ def test_a_run_that_began_in_one_process_goes_on_there(scorer, tmp_path):
 def test_only_scores_and_small_vectors_come_back(scorer):
     pool = pool_of()
     assert ask(scorer(), pool, Question.of(Margin(), seed=0)).arrays["score"].shape == (60,)
-    found = ask(scorer(), pool, Question.of(Badge(), seed=0), model=embedding()).arrays
+    found = ask(scorer(), pool, Question.of(BADGE(), seed=0), model=embedding()).arrays
     assert {name: rows.shape for name, rows in found.items()} == {"errors": (60, 3), "embedding": (60, 8)}

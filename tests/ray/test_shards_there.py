@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from al_lightning import Margin, ShardShare
+from al_lightning.candidates import ShardShare
+from al_lightning.query import Margin
 from al_lightning.scoring import shards
 from al_lightning.scoring.kept import Kept
 from al_lightning.scoring.question import Question

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from al_lightning import Prices, Random, WarmStart
+from al_lightning import Prices, WarmStart
+from al_lightning.query import Random
 from al_lightning.report import panels
 from al_lightning.report.page import write_report
 from tests.helpers import learner, net, pool_of

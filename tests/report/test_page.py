@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from al_lightning import FileOracle
 from al_lightning.errors import ActiveLearningError
+from al_lightning.oracles import FileOracle
 from al_lightning.report import panels
 from al_lightning.report.page import write_report
 from tests.formats import as_format

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import FileOracle, KCenterGreedy, Margin, Random
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, PoolChanged
+from al_lightning.oracles import FileOracle
+from al_lightning.query import KCenterGreedy, Margin, Random
 from al_lightning.report.groups import grouped, half_width
 from al_lightning.report.records import _picture, records
 from al_lightning.report.runs import find, read

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from al_lightning import Budget, FileOracle, WarmStart
+from al_lightning import Budget, WarmStart
 from al_lightning.fit import meter
+from al_lightning.oracles import FileOracle
 from al_lightning.result import Result
 from al_lightning.round_size import Listed
 from al_lightning.run.store import Change, Store, read_run

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from al_lightning import Budget, FileOracle
+from al_lightning import Budget
 from al_lightning.cost.ledger import Stopwatch
+from al_lightning.oracles import FileOracle
 from al_lightning.run import lines as run_lines
 from al_lightning.run.store import read_run
 from tests.helpers import fill, learner, net, pool_of

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import FileOracle, Margin, WarmStart
+from al_lightning import WarmStart
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, CannotWrite, DamagedFile, PoolError, RunLocked
+from al_lightning.oracles import FileOracle
 from al_lightning.oracles.oracle import SKIP
+from al_lightning.query import Margin
 from al_lightning.report.labels import labelled_rows
 from al_lightning.round_size import Listed
 from al_lightning.run.changes import Change

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import FileOracle, KCenterGreedy, Layer, Margin, Novel, Representatives, WarmStart
+from al_lightning import WarmStart
+from al_lightning.candidates import Representatives
 from al_lightning.errors import DamagedFile
+from al_lightning.features import Layer
+from al_lightning.oracles import FileOracle
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin
 from al_lightning.round_size import Listed
 from tests.helpers import fill, learner, net, pool_of
 
@@ -39,7 +43,7 @@ PAYLOADS: dict[str, Callable[[IO[bytes], Evil], Any]] = {
 
 def start(folder: Path) -> Any:
     parts: dict[str, Any] = {
-        "query": Novel(Margin()),
+        "query": DistanceWeighted(Margin()),
         "initial": KCenterGreedy(),
         "candidates": Representatives(0.5, n_clusters=4),
         "fit": WarmStart("keep", stable=True),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import EveryK, RandomShare, Representatives, WholePool
+from al_lightning.candidates import EveryK, RandomSubset, Representatives, WholePool
 from al_lightning.contrib import Gated, Replay
 from al_lightning.cost.budget import Budget
 from al_lightning.errors import PoolChanged, PoolError, RunMismatch
@@ -198,7 +198,7 @@ def test_ctrl_c_in_a_fit_loses_nothing(tmp_path: Path) -> None:
         ({"query": Entropy()}, ("query.class",)),
         ({"fit": WarmStart("keep", epochs=1)}, ("fit.epochs", "fit.mode")),
         ({"round_size": Listed([12, 6, 7])}, ("round_size.sizes",)),
-        ({"candidates": RandomShare(0.5)}, None),
+        ({"candidates": RandomSubset(0.5)}, None),
         ({"trainer": quiet(max_epochs=3)}, ("recipe.epochs",)),
         ({"stop_set": 5, "seed": 3}, ("seed", "stop_set")),
     ],

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from al_lightning import FileOracle, WarmStart
+from al_lightning import WarmStart
 from al_lightning.cli.main import main
+from al_lightning.oracles import FileOracle
 from al_lightning.run.store import read_run
 from tests.formats import as_format
 from tests.helpers import NAMES, fill, ids_in, ids_of, learner, net, pool_of, quiet, truth

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from al_lightning import Budget, FileOracle, KCenterGreedy, Prices, Staggered, WarmStart
+from al_lightning import Budget, Prices, WarmStart
+from al_lightning.candidates import RotatingSubset
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
-from al_lightning.oracles import file_oracle
+from al_lightning.oracles import FileOracle, file_oracle
+from al_lightning.query import KCenterGreedy
 from al_lightning.report.runs import read
 from al_lightning.round_size import Listed
 from al_lightning.run import store as store_module
@@ -295,7 +297,7 @@ def scored(folder: Path) -> tuple[int, Any]:
 
 
 def test_the_next_candidates_are_scored_while_people_answer(tmp_path: Path) -> None:
-    settings = {"oracle": FileOracle(classes=NAMES, score_ahead=True), "candidates": Staggered(0.25)}
+    settings = {"oracle": FileOracle(classes=NAMES, score_ahead=True), "candidates": RotatingSubset(0.25)}
     start(tmp_path, **settings)
     assert scored(tmp_path) == (0, None), "no model knows anything yet"
     fill(tmp_path / "queries" / "round-001.csv")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from al_lightning import Budget, Fixed, Listed, StallDetection, WarmStart
+from al_lightning import Budget, StallDetection, WarmStart
 from al_lightning.contrib import Replay
 from al_lightning.errors import RunMismatch
 from al_lightning.fit.plan import snapshot
 from al_lightning.query import Margin, Random
+from al_lightning.round_size import Fixed, Listed
 from tests.helpers import Net, learner, net, pool_of, quiet
 
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import pytest
 
-from al_lightning import AutoScorer
 from al_lightning.cost.bill import Bill, Line
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.planning.distributing import distributing, inference_share
+from al_lightning.scoring import AutoScorer
 from al_lightning.scoring.question import Answers, Request
 from al_lightning.scoring.trainer import TrainerScorer
 from tests.helpers import learner, net, pool_of

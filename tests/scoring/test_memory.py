@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from al_lightning import Margin
+from al_lightning.query import Margin
 from al_lightning.scoring.trainer import ask_candidates
 from tests.helpers import Net, learner, net, pool_of, quiet
 

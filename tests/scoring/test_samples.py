@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from al_lightning import DatasetOracle, Novel, Outputs
+from al_lightning import DatasetOracle
 from al_lightning.errors import OutputMismatch
+from al_lightning.query import DistanceWeighted
 from al_lightning.query.base import SampledStrategy
+from al_lightning.scoring import Outputs
 from al_lightning.scoring.samples import dropout_on, dropping
 from al_lightning.scoring.trainer import ask_candidates
 from tests.helpers import CLASSES, WIDTH, Net, learner, net, pool_of, quiet
 
 
 @dataclass(frozen=True)
-class Spread(SampledStrategy):
+class EvenRounds(SampledStrategy):
     """Deviation of the first class's probability over the answers."""
 
     @staticmethod
@@ -57,7 +59,7 @@ def ask(model, strategy, ids=range(20), *, seed=0, **pool):
 
 
 def test_answers_differ_and_the_seed_decides_how():
-    scores = [ask(dropping_model(), Spread(passes=5), seed=seed)[0]["score"] for seed in (0, 0, 1)]
+    scores = [ask(dropping_model(), EvenRounds(passes=5), seed=seed)[0]["score"] for seed in (0, 0, 1)]
     assert (scores[0] > 0).all()
     assert np.array_equal(scores[0], scores[1])
     assert not np.array_equal(scores[0], scores[2])
@@ -66,7 +68,7 @@ def test_answers_differ_and_the_seed_decides_how():
 def test_batchnorm_learns_nothing_from_the_pool_and_normalises_by_what_it_learnt():
     model = dropping_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    ask(model, Spread(passes=5))
+    ask(model, EvenRounds(passes=5))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     model.eval()
     with dropout_on(model):
@@ -75,14 +77,14 @@ def test_batchnorm_learns_nothing_from_the_pool_and_normalises_by_what_it_learnt
 
 
 def test_passes_are_on_the_bill():
-    once, often = (ask(dropping_model(), Spread(passes=n))[1] for n in (2, 10))
+    once, often = (ask(dropping_model(), EvenRounds(passes=n))[1] for n in (2, 10))
     # the first batch of 8 is asked once more, to see whether the model is an ensemble
     assert often / once == pytest.approx((10 * 20 + 8) / (2 * 20 + 8))
 
 
 def test_an_ensemble_is_asked_once():
     model = Ensemble()
-    arrays, flops, _, _ = ask(model, Spread(passes=50))
+    arrays, flops, _, _ = ask(model, EvenRounds(passes=50))
     assert model.asked == 3  # batches of 8
     x = pool_of().eval_data.tensors[0][:20]
     with torch.no_grad():
@@ -94,7 +96,7 @@ def test_an_ensemble_is_asked_once():
 
 def test_a_model_that_always_answers_the_same_is_refused():
     with pytest.raises(OutputMismatch, match=r"Net has no dropout layer.*Outputs\(members="):
-        ask(net(), Spread())
+        ask(net(), EvenRounds())
 
 
 def test_layers_that_hold_their_own_rate_drop_too():
@@ -109,14 +111,14 @@ def test_layers_that_hold_their_own_rate_drop_too():
 
 
 def test_fewer_than_two_passes_are_refused():
-    with pytest.raises(ValueError, match=r"Spread\(passes=1\): allowed: 2 or more"):
-        Spread(passes=1)
+    with pytest.raises(ValueError, match=r"EvenRounds\(passes=1\): allowed: 2 or more"):
+        EvenRounds(passes=1)
 
 
 def test_a_run_that_samples_is_the_same_run_twice(tmp_path):
     queries = []
     for name in "ab":
         model = dropping_model()
-        run = learner(tmp_path / name, query=Novel(Spread(passes=3), dims=2), oracle=DatasetOracle())
+        run = learner(tmp_path / name, query=DistanceWeighted(EvenRounds(passes=3), dims=2), oracle=DatasetOracle())
         queries.append(run.fit(model, pool_of(features=pool_of().eval_data.tensors[0].numpy())).labelled.tolist())
     assert queries[0] == queries[1]

@@ -10,14 +10,14 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from al_lightning.callbacks.warm_start import WarmStart
-from al_lightning.candidates import RandomShare
+from al_lightning.candidates import RandomSubset
 from al_lightning.cost.budget import Budget
 from al_lightning.cost.prices import Prices
 from al_lightning.errors import FeaturesMissing
 from al_lightning.history import RoundRecord
-from al_lightning.query import KCenterGreedy, Margin, Novel
+from al_lightning.query import DistanceWeighted, KCenterGreedy, Margin
 from al_lightning.round_size import Fixed
-from al_lightning.stop import AnyOf, CostStopping, OverallUncertainty, PoolCovered, StabilizingPredictions
+from al_lightning.stop import AnyOf, CostStopping, Coverage, OverallUncertainty, StabilizingPredictions
 from tests.helpers import blobs, learner, net, pool_of, quiet
 
 FEATURES = blobs().tensors[0].numpy()
@@ -44,15 +44,15 @@ def test_a_rule_that_cannot_decide_is_refused(
 
 
 def test_coverage_needs_features(tmp_path: Path) -> None:
-    with pytest.raises(FeaturesMissing, match="PoolCovered compares records by the pool's features"):
-        learner(tmp_path, stop=[PoolCovered()]).fit(net(), datamodule=pool_of())
+    with pytest.raises(FeaturesMissing, match="Coverage compares records by the pool's features"):
+        learner(tmp_path, stop=[Coverage()]).fit(net(), datamodule=pool_of())
 
 
 def test_uncertainty_and_coverage_are_in_the_record_and_on_the_bill(tmp_path: Path) -> None:
     seen: list[RoundRecord] = []
     pool = pool_of(features=FEATURES)
     result = learner(
-        tmp_path, stop=[PoolCovered(1.0), OverallUncertainty(1e-6)], on_round=lambda r, m: seen.append(r)
+        tmp_path, stop=[Coverage(1.0), OverallUncertainty(1e-6)], on_round=lambda r, m: seen.append(r)
     ).fit(net(), datamodule=pool)
     assert seen[0].uncertainty is None  # nothing was scored for the first query
     fresh = pool.state.scores[pool.state.score_rounds == 1]
@@ -78,8 +78,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stop set": {"stop_set": 9},
     "keep": {"fit": WarmStart("keep", epochs=1)},
     "final": {"fit": WarmStart("keep", epochs=0.5, final="previous", final_epochs=1.0)},
-    "resume, share": {"fit": WarmStart("resume", epochs=1), "candidates": RandomShare(0.4)},
-    "features": {"query": Novel(Margin(), dims=2)},
+    "resume, share": {"fit": WarmStart("resume", epochs=1), "candidates": RandomSubset(0.4)},
+    "features": {"query": DistanceWeighted(Margin(), dims=2)},
 }
 
 
@@ -135,7 +135,7 @@ def test_a_warm_start_and_a_budget_agree_on_rho(tmp_path: Path) -> None:
     policy = WarmStart("keep", epochs=0.25, first_epochs=0.25, final="previous", final_epochs=0.25, rho=0.98)
     trainer = quiet(max_epochs=8, limit_val_batches=0)
     result = learner(
-        tmp_path, trainer, round_size=Fixed(10), candidates=RandomShare(0.2), fit=policy, stop=[Budget(rho=1.0)]
+        tmp_path, trainer, round_size=Fixed(10), candidates=RandomSubset(0.2), fit=policy, stop=[Budget(rho=1.0)]
     ).fit(net(), datamodule=pool_of())
     assert result.rho is not None
     assert result.rho <= 1.0

@@ -21,8 +21,8 @@ from al_lightning.stop import (
     AnyOf,
     ClassificationChange,
     CostStopping,
+    Coverage,
     OverallUncertainty,
-    PoolCovered,
     StabilizingPredictions,
 )
 from al_lightning.stop.base import alternatives, needed_by
@@ -81,9 +81,9 @@ def test_agreement(rule: Any, kappa: list[float | None], stops: bool) -> None:
         (OverallUncertainty(0.05), {"uncertainty": 0.05}, None),
         (OverallUncertainty(0.05), {"uncertainty": NAN}, None),
         (OverallUncertainty(0.05), {}, None),  # nothing fresh was scored for this round
-        (PoolCovered(0.9), {"coverage": 0.9}, "covered"),
-        (PoolCovered(0.9), {"coverage": 0.89}, None),
-        (PoolCovered(0.9), {"coverage": NAN}, None),
+        (Coverage(0.9), {"coverage": 0.9}, "covered"),
+        (Coverage(0.9), {"coverage": 0.89}, None),
+        (Coverage(0.9), {"coverage": NAN}, None),
     ],
 )
 def test_numbers_of_the_last_round(rule: Any, numbers: dict[str, float], kind: str | None) -> None:
@@ -130,8 +130,8 @@ def test_any_and_all() -> None:
 
 def test_what_combinations_need_and_which_budgets_they_keep() -> None:
     inner, outer = Budget(labels=5), Budget(labels=7)
-    rules = [AnyOf([StabilizingPredictions(), AllOf([PoolCovered(), inner]), outer])]
-    assert needed_by(rules) == {"agreement": "StabilizingPredictions", "coverage": "PoolCovered"}
+    rules = [AnyOf([StabilizingPredictions(), AllOf([Coverage(), inner]), outer])]
+    assert needed_by(rules) == {"agreement": "StabilizingPredictions", "coverage": "Coverage"}
     assert [rule for rule in alternatives(rules) if isinstance(rule, Budget)] == [outer]
 
 
@@ -276,7 +276,7 @@ def test_a_later_round_may_pay_where_the_next_does_not() -> None:
         (lambda: StabilizingPredictions(models=1), r"models=1\): allowed: 2 or more"),
         (lambda: ClassificationChange(rounds=0), r"rounds=0\)"),
         (lambda: OverallUncertainty(0), r"threshold=0\)"),
-        (lambda: PoolCovered(1.5), r"share=1.5\)"),
+        (lambda: Coverage(1.5), r"share=1.5\)"),
         (lambda: AnyOf([]), r"AnyOf\(\[\]\) combines nothing"),
         (lambda: CostStopping(), "price_per_point=, or target="),
         (lambda: CostStopping(price_per_point=1.0, target=0.9), "not both"),

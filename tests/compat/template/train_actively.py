@@ -9,7 +9,9 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from al_lightning import ActiveLearner, Listed, Margin, PoolDataModule
+from al_lightning import ActiveLearner, PoolDataModule
+from al_lightning.query import Margin
+from al_lightning.round_size import Listed
 
 
 def train(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
