@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, recall_score
 
-from benchmarks import protocols, savings
+from benchmarks import common, protocols, savings
+from benchmarks.common import claim, write_results
 from benchmarks.data import Split
 from benchmarks.protocols import PROTOCOLS, Arrays, Protocol, long_tail
 from benchmarks.savings import (
@@ -52,7 +55,7 @@ def test_claims_are_of_the_rows_they_stand_beside() -> None:
     assert found["rho"] == 0.5
     assert found["rho_seconds"] == 0.5
     assert found["accuracy_difference"] == pytest.approx(0.0)
-    assert found["accuracy_difference_ci_low"] == pytest.approx(-1.96 * 0.1732 / 3**0.5, abs=1e-3)
+    assert found["accuracy_difference_ci_low"] == pytest.approx(-4.303 * 0.1732 / 3**0.5, abs=1e-3)
     assert found["scoring_only_records_ratio"] == 10
     assert "warm_start_only_ci_low" not in found
 
@@ -67,6 +70,36 @@ def test_what_equal_means_depends_on_the_protocol() -> None:
     assert "accuracy_difference_ci_low" not in holds["letter"]
     assert "accuracy_difference_ci_low" in holds["inference-heavy"]
     assert {"macro_f1_difference_ci_low", "worst_recall_difference_ci_low"} <= holds["long-tail"]
+
+
+def test_ours_is_held_against_the_best_baseline_and_the_gain_over_random() -> None:
+    rows = [row("baseline", s, 90.0 + s % 2, labels_to_match=400.0) for s in range(4)]
+    rows += [row("baseline_lpft", s, 92.0 + s % 2, labels_to_match=400.0) for s in range(4)]
+    rows += [row("random", s, 88.0 + s % 2, labels_to_match=200.0) for s in range(4)]
+    rows += [row("frugal", s, 91.0 + s % 2, labels_to_match=300.0) for s in range(4)]
+    found = values(claims_of(rows, "letter"))
+    assert found["accuracy_difference"] == pytest.approx(-1.0)
+    assert found["gain_kept"] == pytest.approx(3 / 4)
+    assert found["speed_up"] == pytest.approx(1.5)
+
+
+def test_committed_claims_are_stated_anew_and_rows_are_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"macro_f1": 1.0, "worst_recall": 1.0, "labels": 400, "labels_to_match": 200.0}
+    rows = [row(m, s, 90.0 + s + i, **more) for i, m in enumerate(("random", "frugal", "baseline")) for s in range(3)]
+    kept = {"recipe": {"epochs": 1}, "environment": {"machine": "another"}}
+    old = [claim("rho", 9.0, "<=", 1.0), claim("seeds", 3, ">=", 3)]
+    for module in (savings, common):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    path = write_results("savings-letter", "made by", rows, old, folder=tmp_path, **kept)
+    monkeypatch.setattr(savings, "write_results", partial(write_results, folder=tmp_path))
+    savings.restate("letter")
+    found = json.loads(path.read_text())
+    assert (found["rows"], found["command"], found["environment"]) == (rows, "made by", kept["environment"])
+    assert values(found["claims"])["rho"] == 0.5
+    assert values(found["claims"])["gain_kept"] == pytest.approx(0.5)
+    assert values(found["claims"])["seeds"] == 3
 
 
 def test_labels_to_match_lie_on_the_baselines_curve() -> None:
