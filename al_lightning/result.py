@@ -15,7 +15,7 @@ from al_lightning.oracles.votes import Agreement
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Hold the outcome of a run; printed, it is the bill, why the run ended, and where its weights and folder are.
+    """Hold the outcome of a run; printed, it is the bill, where weights and folder are, and why the run ended.
 
     Args:
         bill: everything it spent; ``bill.rho`` is its overhead factor.
@@ -52,9 +52,9 @@ class Result:
     def __str__(self) -> str:
         lines = [
             str(self.bill),
-            str(self.reason) if self.waits else f"ended: {self.reason}",
             *(f"agreement, {pair}" for pair in self.agreement),
             f"weights: {self.best_model_path}",
             f"run folder: {self.run_dir}",
+            str(self.reason) if self.waits else f"ended: {self.reason}",  # last: it may say what to do
         ]
         return "\n".join(lines)
