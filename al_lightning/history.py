@@ -10,7 +10,7 @@ from al_lightning.cost.bill import Bill
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something was decided: a kind to branch on, a sentence to read, the numbers behind it.
+    """Hold why something was decided: a kind to branch on, a sentence to read, the numbers behind it.
 
     Args:
         kind: for example ``"plateau"``, ``"stall"``, ``"budget"``, ``"exhausted"``, ``"waiting"``, ``"gave_up"``.
@@ -75,7 +75,7 @@ class RoundRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """What the recipe reaches from new weights on validation records drawn at random, judged on the others.
+    """Hold what the recipe reaches from new weights on validation records drawn at random, judged on the others.
 
     Args:
         labels: records it was trained on, no more than the run had.
@@ -95,7 +95,7 @@ class Control:
 
     @property
     def has_learnt(self) -> bool:
-        """Whether it is clearly better than the commonest class alone: three standard errors."""
+        """Return whether it is clearly better than the commonest class alone: three standard errors."""
         noise = (self.chance * (1 - self.chance) / max(1, self.judged)) ** 0.5
         return self.accuracy > self.chance + max(0.01, 3 * noise)
 

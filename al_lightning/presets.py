@@ -59,7 +59,7 @@ _LOOKED_AT = 32
 
 
 class Numbers(NamedTuple):
-    """What a rho means for a number of labels.
+    """Hold what a rho means for a number of labels.
 
     Args:
         rounds: how many rounds.

@@ -46,7 +46,7 @@ class Result:
 
     @property
     def waits(self) -> bool:
-        """Whether the run waits for people, and the same call goes on."""
+        """Return whether the run waits for people, and the same call goes on."""
         return self.reason.kind in ("waiting", "approval")
 
     def __str__(self) -> str:

@@ -173,7 +173,7 @@ class Planned:
         return min(ways, key=lambda sizes: self._money(history, measured, sizes))[0] if ways else 0
 
     def _measured(self, history: History) -> Measured | None:
-        """What a record costs; None before anything was trained."""
+        """Return what a record costs; None before anything was trained."""
         lines = history.bill.lines
         train, score = lines.get("train", Line()), lines.get("score", Line())
         if not history.rounds or not history.labelled or not train.records:
@@ -200,7 +200,7 @@ class Planned:
         return whole_sizes(missing, growing(rounds, growth)) if missing >= rounds else []
 
     def _money(self, history: History, measured: Measured, sizes: Sequence[int]) -> float:
-        """What the run will have cost after these rounds, and the final fit."""
+        """Return what the run will have cost after these rounds, and the final fit."""
         began = history.round
 
         def size(then: History) -> int:

@@ -30,12 +30,18 @@ ALLOWED = {
 }
 """Room -> rooms it may import from, for type checkers or at run time. Taking a name out is progress."""
 AS_IT_STANDS = {
-    "long files": 13,
-    "functions that take Run": 90,
+    "long files": 12,
+    "functions that take Run": 81,
     "two-way folders": 19,
 }
 """Measures of benchmarks/house.py that are not at their aims yet, and may only fall."""
-HELD = ("loose modules", "Any in signatures of steps", "commit calls outside learner.py", "circles of modules")
+HELD = (
+    "loose modules",
+    "Any in signatures of steps",
+    "commit calls outside learner.py",
+    "circles of modules",
+    "docstrings that begin with a question word",
+)
 
 
 def test_rooms_import_only_what_the_floor_plan_allows() -> None:

@@ -16,7 +16,7 @@ from al_lightning.history import Reason
 
 @dataclass
 class Memory:
-    """What a callback remembers of an experiment, as plain values and tensors; a subclass adds the fields."""
+    """Hold what a callback remembers of an experiment, as plain values and tensors; a subclass adds the fields."""
 
     def state(self) -> dict[str, Any]:
         """The fields, as a checkpoint keeps them."""
@@ -24,7 +24,7 @@ class Memory:
 
 
 def stalled(trainer: L.Trainer) -> bool:
-    """Whether a StallDetection among the callbacks has aborted this Trainer's fit."""
+    """Return whether a StallDetection among the callbacks has aborted this Trainer's fit."""
     reasons = (getattr(callback, "reason", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return any(isinstance(reason, Reason) and reason.kind == "stall" for reason in reasons)
 

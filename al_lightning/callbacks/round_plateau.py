@@ -57,7 +57,7 @@ def direction_of(monitor: str) -> Direction:
 
 
 def rounds_without_progress(values: Sequence[float], *, mode: Direction, min_delta: float) -> int:
-    """How many of the last values failed to beat the best before them by more than ``min_delta``.
+    """Return how many of the last values failed to beat the best before them by more than ``min_delta``.
 
     Args:
         values: one per round, oldest first; NaN never counts as progress.

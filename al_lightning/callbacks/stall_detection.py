@@ -35,7 +35,7 @@ def no_progress(
     patience: int,
     reached: float | None = None,
 ) -> bool:
-    """Whether values never got away from where they started.
+    """Return whether values never got away from where they started.
 
     Args:
         values: oldest first. A NaN or infinite last value is a stall at once.
@@ -61,7 +61,7 @@ def no_progress(
 
 
 def fell_back(values: Sequence[float], *, reference: float | None, mode: Direction, patience: int) -> bool:
-    """Whether the later half of the values is worse than a reference by half of it, after ``patience`` values or more.
+    """Return whether the later half of ``patience`` values or more is worse than a reference by half of it.
 
     A fit that does clearly worse than a model that knows nothing is driven there: its learning rate is too high.
     """
@@ -73,7 +73,7 @@ def fell_back(values: Sequence[float], *, reference: float | None, mode: Directi
 
 
 def chance_level(labels: Sequence[Any], mode: Direction) -> float:
-    """What a model reaches that answers with the labels' frequencies.
+    """Return what a model reaches that answers with the labels' frequencies.
 
     Args:
         labels: classes, ``(n,)``.

@@ -44,7 +44,7 @@ _SAID = {
 
 @dataclass
 class Weighed(Memory):
-    """What WarmStart remembers of a module's fits.
+    """Hold what WarmStart remembers of a module's fits.
 
     Args:
         initial: weights before the first of them.
@@ -189,7 +189,7 @@ class WarmStart(RoundCallback):
 
     @property
     def _returns(self) -> bool:
-        """Whether a later fit goes back to the initial weights."""
+        """Return whether a later fit goes back to the initial weights."""
         return self.mode in ("reset", "shrink_perturb")
 
     def final_plan(self, history: History) -> FitPlan | None:

@@ -39,7 +39,7 @@ class CandidateSelector(ABC):
     uses_shards: bool = False
 
     def count(self, *, unlabelled: int, size: int, price: float | None = None, turn: int = 0) -> int:
-        """How many records it will have inferred for a query, from counts alone; at most, where ids decide too.
+        """Return how many records it will have inferred for a query, from counts alone; at most, where ids decide too.
 
         Args:
             unlabelled: records that could be inferred.

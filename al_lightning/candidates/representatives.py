@@ -15,7 +15,7 @@ MOST_CLUSTERS = 4096
 
 
 def cluster_worth(scores: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
-    """What one more member of each cluster promises: the mean rank of the scores remembered in it.
+    """Return what one more member of each cluster promises: the mean rank of the scores remembered in it.
 
     Ranks, not values: any finite score will do, also below zero, and a few huge ones do not take every draw.
     Every cluster counts one more record at the mean of all ranks. So a cluster nobody has scored is worth the overall

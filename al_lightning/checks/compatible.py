@@ -71,12 +71,12 @@ def check_clusters(part: Any, size: int) -> None:
 
 
 def goes_by_size(part: Any) -> bool:
-    """Whether a part, or one inside it, makes as many clusters as the pool's size says."""
+    """Return whether a part, or one inside it, makes as many clusters as the pool's size says."""
     return any(getattr(one, "n_clusters", 0) is None for one in _inside(part))
 
 
 def clusters_anew(part: Any) -> bool:
-    """Whether a part, or one inside it, makes more clusters from round to round, and foresees them by itself."""
+    """Return whether a part, or one inside it, makes more clusters from round to round, and foresees them by itself."""
     return any(hasattr(one, "max_clusters") for one in _inside(part))
 
 
@@ -87,7 +87,7 @@ def _inside(part: Any) -> Iterator[Any]:
 
 
 def reads_features(parts: Parts) -> bool:
-    """Whether any part reads the pool's features."""
+    """Return whether any part reads the pool's features."""
     strategies = (parts.initial, parts.query)
     return (
         any("features" in strategy.requires for strategy in strategies)

@@ -42,12 +42,12 @@ def _has(part: Any, *methods: str) -> bool:
 
 
 def _is(value: Any, name: str) -> bool:
-    """Whether it is Lightning's class of that name, from whichever of Lightning's two packages."""
+    """Return whether it is Lightning's class of that name, from whichever of Lightning's two packages."""
     return any(base.__name__ == name for base in type(value).__mro__)
 
 
 def is_module(model: Any) -> bool:
-    """Whether it is a LightningModule, compiled or not."""
+    """Return whether it is a LightningModule, compiled or not."""
     return _is(getattr(model, "_orig_mod", model), "LightningModule")
 
 
@@ -68,7 +68,7 @@ def check_part(name: str, value: Any) -> None:
 
 
 def _instantiate(value: Any, name: str) -> str:
-    """What to do with a part of a configuration that nobody has built yet."""
+    """Return what to do with a part of a configuration that nobody has built yet."""
     if type(value).__name__ not in ("DictConfig", "ListConfig", "dict"):
         return ""
     return f" A configuration is built first: hydra.utils.instantiate(cfg.{name.split('[')[0]})."

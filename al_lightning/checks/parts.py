@@ -17,7 +17,7 @@ from al_lightning.stop.base import StoppingRule
 
 
 class Parts(Protocol):
-    """What an :class:`~al_lightning.learner.ActiveLearner` was given, or took in its place."""
+    """Hold what an :class:`~al_lightning.learner.ActiveLearner` was given, or took in its place."""
 
     @property
     def query(self) -> Strategy:

@@ -33,7 +33,7 @@ _LEAST = {"labels": 1, "seed": 0, "stop_set": 0, "threads": 1}
 
 
 class Parts(NamedTuple):
-    """What a run is made of."""
+    """Hold what a run is made of."""
 
     model: L.LightningModule
     pool: PoolDataModule
@@ -205,7 +205,7 @@ def build(cfg: DictConfig, on_round: OnRound | None = None) -> Parts:
 
 
 def evaluate(parts: Parts) -> dict[str, float]:
-    """What the model logs on the test data. For reports only: it is off the bill, and draws nothing.
+    """Return what the model logs on the test data. For reports only: it is off the bill, and draws nothing.
 
     Args:
         parts: the run; without test data, the result is empty.

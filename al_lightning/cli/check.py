@@ -75,7 +75,7 @@ def _hints(target: Any) -> tuple[dict[str, Any], bool]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be what a type hint asks for; a part inside a part can."""
+    """Return whether a plain value can be what a type hint asks for; a part inside a part can."""
     if hint is Any or (isinstance(value, dict) and "_target_" in value):
         return True
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -96,7 +96,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_words(hint: Any) -> str:
-    """What a type hint asks for, in words."""
+    """Return what a type hint asks for, in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
         return _PLAIN[hint][1]

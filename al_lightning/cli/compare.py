@@ -78,7 +78,7 @@ def compare(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared.
+    """Hold what is compared.
 
     Args:
         methods: names of experiments.

@@ -60,7 +60,7 @@ def _parser(verb: str, does: str) -> argparse.ArgumentParser:
 
 
 class _Labelling:
-    """How a run's answers are to be read, from its folder alone."""
+    """Hold how a run's answers are to be read, from its folder alone."""
 
     def __init__(self, folder: Path, saved: Saved) -> None:
         self.folder, self.saved = folder, saved
@@ -187,7 +187,7 @@ def _next(labelling: _Labelling) -> str:
 
 
 def _in_the_files(labelling: _Labelling) -> list[tuple[str, str]]:
-    """What people have typed and the run has not taken in yet."""
+    """Return what people have typed and the run has not taken in yet."""
     try:
         since = _last_read(labelling.saved.statements)
         intake = labelling.intake(read_folder(labelling.queries, labelling.reader, home=labelling.folder, since=since))
@@ -197,7 +197,7 @@ def _in_the_files(labelling: _Labelling) -> list[tuple[str, str]]:
 
 
 def _last_read(statements: Sequence[Statement]) -> dict[str, float]:
-    """When each file was last read, at the latest; two seconds for clocks that tell whole ones."""
+    """Return when each file was last read, at the latest; two seconds for clocks that tell whole ones."""
     last: dict[str, str] = {}
     for s in statements:
         last[s.source] = max(s.at, last.get(s.source, ""))

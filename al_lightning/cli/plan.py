@@ -214,7 +214,7 @@ def _bought(cfg: DictConfig, pool: PoolDataModule) -> dict[int, Any]:
 
 
 def _signal(pool: PoolDataModule, labels: Mapping[int, Any]) -> LabelSignal | None:
-    """What the labels say; None without labels, classes, or features that are there without a model."""
+    """Return what the labels say; None without labels, classes, or features that are there without a model."""
     source, ids = pool.features, np.array(sorted(labels), dtype=np.int64)
     if not len(ids) or pool.task not in COMPARED or source is None or isinstance(source, Layer):
         return None

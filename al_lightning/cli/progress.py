@@ -61,7 +61,7 @@ class RoundsBar:
 
 
 def _against_plan(record: RoundRecord) -> list[str]:
-    """What is spent, of what the run is foreseen to have spent at its end."""
+    """Return what is spent, of what the run is foreseen to have spent at its end."""
     signs = {"rho": "ρ ", "money": ""}
     return [
         f"{sign}{record.cost[name]:.2f} of {record.forecast[name]:.2f}"

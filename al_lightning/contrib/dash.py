@@ -30,7 +30,7 @@ FLOOR = 0.3
 
 
 def direction_scale(weight: Tensor, descent: Tensor) -> Tensor:
-    """What to multiply a weight with: the cosine between it and the descent direction, between 0.3 and 1.
+    """Return what to multiply a weight with: the cosine between it and the descent direction, between 0.3 and 1.
 
     One per row of a matrix ``(out, in)``, per kernel of a convolution ``(out, in, *kernel)``, per entry of a bias
     ``(out,)``; shaped to be multiplied with the weight.

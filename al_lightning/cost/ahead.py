@@ -19,7 +19,7 @@ _BESIDE = ("cluster", "neighbours", "select")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What past rounds say about the next.
+    """Hold what past rounds say about the next.
 
     Args:
         entries: the ledger.
@@ -67,7 +67,7 @@ class Measured:
         validated_per_epoch: int = 0,
         validated_per_fit: int = 0,
     ) -> Measured:
-        """What would have been measured, before anything was.
+        """Return what would have been measured, before anything was.
 
         Args:
             train: FLOPs and seconds of a record's forward and backward pass.

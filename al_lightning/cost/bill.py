@@ -38,7 +38,7 @@ def _added(lines: Mapping[str, Line], entries: Iterable[Entry]) -> dict[str, Lin
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:
-    """What a run cost, all-in.
+    """Hold what a run cost, all-in.
 
     Args:
         lines: work by phase.
@@ -119,7 +119,7 @@ class Bill:
 
     @property
     def knows_flops(self) -> bool:
-        """Whether FLOPs, those of the reference included, could be counted."""
+        """Return whether FLOPs, those of the reference included, could be counted."""
         return not math.isnan(self.flops + (self.reference.flops if self.reference else 0.0))
 
     @property

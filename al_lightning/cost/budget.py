@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def foresees(self) -> bool:
-        """Whether it has a limit that takes a forecast to keep."""
+        """Return whether it has a limit that takes a forecast to keep."""
         return any(limit is not None for limit in (self.flops, self.hours, self.money, self.rho))
 
     def __call__(self, history: History) -> Reason | None:

@@ -44,7 +44,7 @@ class RoundAhead:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """What decides how much a run does; the same parts the run itself is made of.
+    """Hold what decides how much a run does; the same parts the run itself is made of.
 
     Args:
         size: of the next query, limits on labels included; 0 ends the rounds.

@@ -49,7 +49,7 @@ def stored(flops: float) -> float:
 
 
 def restored(flops: float) -> float:
-    """What :func:`stored` was given."""
+    """Return what :func:`stored` was given."""
     return nan if flops < 0 else flops
 
 

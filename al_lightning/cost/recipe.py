@@ -13,7 +13,7 @@ from al_lightning.errors import UnsupportedTrainer
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a Trainer does in one fit, as far as it is known beforehand.
+    """Hold what a Trainer does in one fit, as far as it is known beforehand.
 
     Args:
         epochs: limit on epochs, or None.
@@ -98,7 +98,7 @@ class Recipe:
 
 
 def _ended_by(trainer: L.Trainer) -> str:
-    """What ends the fits of a Trainer without a limit on epochs."""
+    """Return what ends the fits of a Trainer without a limit on epochs."""
     if trainer.max_steps > 0:
         return f"max_steps={trainer.max_steps} is all that ends this one's fits"
     if any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]

@@ -62,7 +62,7 @@ class Activations:
         self._why_not: str | None = None
 
     def can_serve(self, samples: Samples | None = None) -> bool:
-        """Whether the model can be run from activations; looked into once, with a warning if not.
+        """Return whether the model can be run from activations; looked into once, with a warning if not.
 
         Args:
             samples: how several answers are drawn, if they are: with dropout on, a part that drops differs each time.
@@ -173,7 +173,7 @@ class Activations:
     # ---- whether it can be done ------------------------------------------------------------------------------------
 
     def _check(self) -> str | None:
-        """Why not; None where the model says and learns from activations what it does from records."""
+        """Return why not; None where the model says and learns from activations what it does from records."""
         run = self._run
         ids = run.pool.labelled[: run.pool.batch_size or 1]
         found = self._agreed(unreadable(run.model, run.pool, run.pool.labelled))
@@ -197,7 +197,7 @@ class Activations:
         return None
 
     def _agreed(self, why: str | None) -> str | None:
-        """What any process has found."""
+        """Return what any process has found."""
         return next((x for x in self._run.ranks.gather(why) if x is not None), None)
 
     def _unlike(self, ids: np.ndarray, heard: Mapping[str, np.ndarray]) -> str | None:

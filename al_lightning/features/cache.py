@@ -21,7 +21,7 @@ class Stale(ValueError):
 
 
 def about(arrays: Mapping[str, np.ndarray], *, made_from: str, version: int) -> About:
-    """What a file of these arrays says of itself.
+    """Return what a file of these arrays says of itself.
 
     Args:
         arrays: the arrays.

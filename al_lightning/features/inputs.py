@@ -85,7 +85,7 @@ def as_features(value: Any, *, size: int | None = None, name: str = "features") 
 
 
 def in_memory(features: Any) -> bool:
-    """Whether all of it is in memory, so that looking through it is cheap."""
+    """Return whether all of it is in memory, so that looking through it is cheap."""
     while isinstance(features, np.ndarray) and not isinstance(features, np.memmap):
         features = features.base
     return not isinstance(features, np.memmap | OnDemand)

@@ -174,7 +174,7 @@ def assign(
 
 
 def _ask(scorer: Scorer, request: Request) -> tuple[dict[str, np.ndarray], Entry]:
-    """What came back, and what it took."""
+    """Return what came back, and what it took."""
     before = request.pool.bytes_read or 0
     found = scorer.run(request)
     entry = found.entry("embed", 0)

@@ -92,14 +92,14 @@ class Features:
         return clusters
 
     def _current(self) -> int:
-        """How often everything has been embedded again; looks whether it must be now."""
+        """Return how often everything has been embedded again; looks whether it must be now."""
         if not isinstance(self._run.pool.features, Layer):
             return 0
         self.get()
         return self._version("features")
 
     def _others(self, name: str, known: int) -> bool:
-        """Whether the user's array has other features than those that were clustered."""
+        """Return whether the user's array has other features than those that were clustered."""
         source = self._run.pool.features
         if not hasattr(source, "shape") or self._run.about[name]["made_from"] == _sample(source, known):
             return False

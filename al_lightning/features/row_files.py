@@ -73,7 +73,7 @@ class RecordsOfRows(Dataset[Any]):
 
 
 def as_file(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What a file of these rows, ``(n, ...)``, holds: ``(n,)`` of ``id`` and ``row``, float32 and flat."""
+    """Return what a file of these rows, ``(n, ...)``, holds: ``(n,)`` of ``id`` and ``row``, float32 and flat."""
     flat = rows.reshape(len(ids), -1)
     file = np.empty(len(ids), dtype=[("id", np.int64), ("row", np.float32, (flat.shape[1],))])
     file["id"], file["row"] = ids, flat
@@ -81,7 +81,7 @@ def as_file(ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def about(file: np.ndarray, made_from: str, shape: Sequence[int]) -> cache.About:
-    """What a file says of itself.
+    """Return what a file says of itself.
 
     Args:
         file: of :func:`as_file`.

@@ -96,7 +96,7 @@ class Layer:
             )
 
     def question(self, model: nn.Module, *, fitted: bool) -> Question:
-        """What to ask a model: ``(n, d)`` float32 ``features`` of n records, one forward pass each.
+        """Return what to ask a model: ``(n, d)`` float32 ``features`` of n records, one forward pass each.
 
         Raises:
             FeaturesMissing: no such layer, or nothing has been fitted yet and the layer is not pretrained.
@@ -112,7 +112,7 @@ class Layer:
         return Question(partial(_captured, self.name), f"layer {self.name}")
 
     def moved(self, before: np.ndarray, now: np.ndarray) -> bool:
-        """Whether the same records have moved so far that their features no longer hold.
+        """Return whether the same records have moved so far that their features no longer hold.
 
         Args:
             before: ``(n, d)``.

@@ -130,13 +130,13 @@ def _is_row_each(value: Any, n: int) -> TypeGuard[Tensor]:
 
 
 def said(outputs: Outputs) -> dict[str, Tensor]:
-    """What a strategy may see of outputs, a row a record: ``logits`` and, where they are, ``embedding``, ``scores``."""
+    """Return what a strategy may see of outputs, a row a record: ``logits``, and ``embedding``, ``scores`` if any."""
     more = {"embedding": outputs.embedding, "scores": outputs.scores}
     return {"logits": outputs.logits} | {name: value for name, value in more.items() if value is not None}
 
 
 def listen(part: str) -> Question:
-    """What a part takes and gives: arrays ``taken``, ``given``, ``calls`` and what :func:`said` has, a row a record.
+    """Return what a part takes and gives: ``taken``, ``given``, ``calls`` and what :func:`said` has, a row a record.
 
     ``taken`` and ``given`` are missing where the part does not make one tensor of floating-point numbers of one tensor.
     """
@@ -144,7 +144,7 @@ def listen(part: str) -> Question:
 
 
 def place_of_input(item: Any, target_key: str | None) -> int | str | None:
-    """Where the one input stands in a dataset item; None where it is not one input beside a target."""
+    """Return where the one input stands in a dataset item; None where it is not one input beside a target."""
     if isinstance(item, Mapping):
         keys = [key for key in item if key != target_key]
         return keys[0] if type(item) is dict and len(keys) == 1 else None
@@ -152,7 +152,7 @@ def place_of_input(item: Any, target_key: str | None) -> int | str | None:
 
 
 def unreadable(model: L.LightningModule, pool: PoolDataModule, ids: np.ndarray) -> str | None:
-    """Why records cannot be replaced by activations, from the records alone; None where they can.
+    """Return why records cannot be replaced by activations, from the records alone; None where they can.
 
     Args:
         model: the user's module.
@@ -179,7 +179,7 @@ def unreadable(model: L.LightningModule, pool: PoolDataModule, ids: np.ndarray) 
 def unlike(
     model: L.LightningModule, pool: PoolDataModule, part: str, ids: np.ndarray, heard: Mapping[str, np.ndarray]
 ) -> str | None:
-    """Why ``training_step`` would do something else with activations than with records; None where it would not.
+    """Return why ``training_step`` would do something else with activations than with records; None where it would not.
 
     A copy of the module, which shares the part, takes one step from records and one from activations, in eval mode. The
     part itself does not run: it is handed the activations both times.

@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Partition:
-    """What :func:`fit` found.
+    """Hold what :func:`fit` found.
 
     Args:
         cells: the coarse level.

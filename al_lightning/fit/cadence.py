@@ -24,7 +24,7 @@ def keep_cadence(trainer: L.Trainer) -> None:
 
 
 def cadence_of(trainer: L.Trainer) -> Cadence:
-    """What :func:`keep_cadence` has put on a copy."""
+    """Return what :func:`keep_cadence` has put on a copy."""
     cadence = trainer.fit_loop.epoch_loop._should_check_val_fx.__self__  # type: ignore[attr-defined]
     assert isinstance(cadence, Cadence)
     return cadence
@@ -48,7 +48,7 @@ class Cadence:
         loop.epoch_loop._update_learning_rates = self.update_rates  # type: ignore[method-assign]
 
     def fit_state(self) -> dict[str, Any]:
-        """Whether it has validated: Lightning counts passes of an epoch alone."""
+        """Return whether it has validated: Lightning counts passes of an epoch alone."""
         return {"validated": self._validated}
 
     def load_fit_state(self, state: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def attributes(thing: Any) -> dict[str, Any]:
 
 
 class UsersCallbacks:
-    """How the callbacks of a Trainer were set, so that every fit finds them so.
+    """Hold how the callbacks of a Trainer were set, so that every fit finds them so.
 
     Numbers, strings and None go back to what they were set to, tensors and modules to copies of them, and what
     Lightning's own classes keep, to what it was. Collections and all other objects are left alone: they go on growing
@@ -158,7 +158,7 @@ class _AsSet:
                 _assign(self.callback, name, value)
 
     def _stays(self, name: str, value: Any) -> bool:
-        """Whether a fit leaves this to the next one."""
+        """Return whether a fit leaves this to the next one."""
         if name in self._names and self._values.get(name, _ABSENT) is not None:
             return name not in self._values and name not in self._copies
         return not self._ends_fits and _is_collection(value) and name not in _of_lightning(self._kind)
@@ -224,7 +224,7 @@ def _code(kind: type) -> Iterator[Any]:
 
 @cache
 def _ends_fits(kind: type) -> bool:
-    """Whether code of the user's in this class says ``should_stop``."""
+    """Return whether code of the user's in this class says ``should_stop``."""
     users = [k for k in kind.__mro__ if k is not object and not _is_lightnings(k)]
     return any("should_stop" in code.co_names for k in users for code in _code(k))
 

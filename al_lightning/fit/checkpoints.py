@@ -59,7 +59,7 @@ class _OnlyTensors(pickle.Unpickler):
 
 
 class _Pickle:
-    """What ``torch.load`` asks of a pickle module."""
+    """Hold what ``torch.load`` asks of a pickle module."""
 
     __name__ = "pickle"
     Unpickler = _OnlyTensors

@@ -207,7 +207,7 @@ class Meter(Callback):
         self._last = None
 
     def fit_state(self) -> dict[str, Any]:
-        """What was counted so far, and FLOPs of a record as measured, or why they are unknown."""
+        """Return what was counted so far, and FLOPs of a record as measured, or why they are unknown."""
         train = 0.0 if self._train_began is None else since(self._train_began)
         return {
             **{name: getattr(self, name) for name in _COUNTED},

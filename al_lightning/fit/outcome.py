@@ -36,7 +36,7 @@ from al_lightning.steps.tuning import settings_kept
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a fit did: the copy of the Trainer that ran it, metrics of the weights that were kept, work done."""
+    """Hold what a fit did: the copy of the Trainer that ran it, metrics of the weights that were kept, work done."""
 
     trainer: L.Trainer
     metrics: dict[str, float]
@@ -77,7 +77,7 @@ class _KeepBest(Callback):
         self._look(trainer)
 
     def fit_state(self) -> dict[str, Any]:
-        """What was found so far."""
+        """Return what was found so far."""
         return {"path": self.path, "score": self.score, "metrics": self.metrics}
 
     def load_fit_state(self, state: dict[str, Any]) -> None:
@@ -86,13 +86,13 @@ class _KeepBest(Callback):
 
 
 def best_path(trainer: L.Trainer) -> str:
-    """Where ModelCheckpoint has put the best weights so far; nothing where none is looked for or found."""
+    """Return where ModelCheckpoint has put the best weights so far; nothing where none is looked for or found."""
     checkpoint = monitored(trainer)
     return "" if checkpoint is None else checkpoint.best_model_path
 
 
 def logged(trainer: L.Trainer) -> dict[str, float]:
-    """What the user's module has logged so far, as floats."""
+    """Return what the user's module has logged so far, as floats."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

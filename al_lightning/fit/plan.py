@@ -26,7 +26,7 @@ COMPILED = "_orig_mod."
 
 @dataclass(frozen=True, kw_only=True)
 class FitPlan:
-    """What one fit does.
+    """Hold what one fit does.
 
     Args:
         start: ``initial`` weights (pretrained ones included), ``previous`` round's weights, or those after
@@ -66,7 +66,7 @@ class FitPlan:
     final: bool = False
 
     def kind(self, *, distils: bool) -> str:
-        """What a training pass of this plan is called where its FLOPs are kept.
+        """Return what a training pass of this plan is called where its FLOPs are kept.
 
         Args:
             distils: whether it looks at replayed records, which a former model is asked about.
@@ -79,7 +79,7 @@ class FitPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long a fit runs, in whole epochs.
+    """Hold how long a fit runs, in whole epochs.
 
     Args:
         epochs: epochs to train; None: the Trainer's own.
@@ -168,7 +168,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
 
 
 class Served(NamedTuple):
-    """What a fit's epochs go over.
+    """Hold what a fit's epochs go over.
 
     Args:
         ids: in this order; None: all labelled ones.

@@ -41,18 +41,18 @@ class Resumable(Protocol):
     """A part of a fit with state of its own, which Lightning does not keep."""
 
     def fit_state(self) -> State:
-        """How it stands between two epochs, as tensors and plain values."""
+        """Return how it stands between two epochs, as tensors and plain values."""
 
     def load_fit_state(self, state: State) -> None:
         """Stand so again; called before and after ``on_train_start``, since some begin and some act there."""
 
 
 class CannotGoOn(Exception):
-    """What was kept of a fit does not fit it."""
+    """Hold what was kept of a fit does not fit it."""
 
 
 class FitFile:
-    """What is kept on disk of the fit that a run is at; void once the run's step is committed.
+    """Hold what is kept on disk of the fit that a run is at; void once the run's step is committed.
 
     Args:
         run: the run.
@@ -70,7 +70,7 @@ class FitFile:
         self._proven = False
 
     def read(self) -> State | None:
-        """How the fit stood when it was interrupted, rank 0's word on every rank; None: it begins."""
+        """Return how the fit stood when it was interrupted, rank 0's word on every rank; None: it begins."""
         kept: State | None = self.run.on_zero(self._read)
         return kept
 

@@ -32,7 +32,7 @@ _LOGGED = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
 
 
 def made_of(trainer: L.Trainer) -> list[str]:
-    """What a fit is made of, besides its data: a fit of something else cannot go on from where this one stands.
+    """Return what a fit is made of, besides its data: a fit of something else cannot go on from where this one stands.
 
     Args:
         trainer: as a fit starts, before callbacks have changed a learning rate or a group of parameters.
@@ -116,7 +116,7 @@ def _loops(loop: _Loop) -> Iterator[_Loop]:
 
 
 def own_state(trainer: L.Trainer) -> State:
-    """What no checkpoint of Lightning's holds: generators, values logged so far, metrics, buffers and modes."""
+    """Return what no checkpoint of Lightning's holds: generators, values logged so far, metrics, buffers and modes."""
     module, logged = trainer.lightning_module, trainer._logger_connector
     loop, persistent = trainer.fit_loop, module.state_dict().keys()
     return {

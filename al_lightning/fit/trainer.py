@@ -68,7 +68,7 @@ def check_trainer(trainer: L.Trainer) -> None:
 
 
 def resumes(trainer: L.Trainer) -> bool:
-    """Whether the fit that is about to start goes on from a checkpoint; known from ``on_fit_start`` on."""
+    """Return whether the fit that is about to start goes on from a checkpoint; known from ``on_fit_start`` on."""
     return bool(trainer._checkpoint_connector._loaded_checkpoint)
 
 
@@ -277,7 +277,7 @@ def take_schedulers(trainer: L.Trainer) -> list[LRSchedulerConfig]:
 
 
 def steps_logged(trainer: L.Trainer) -> int:
-    """Where the loggers' step axis of this Trainer stands."""
+    """Return where the loggers' step axis of this Trainer stands."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
@@ -378,12 +378,12 @@ class Ranks:
 
     @property
     def world(self) -> int:
-        """How many processes there are."""
+        """Return how many processes there are."""
         return torch.distributed.get_world_size() if self._connected() else 1
 
     @property
     def rank(self) -> int:
-        """Which one this is; 0 is the one that writes."""
+        """Return which one this is; 0 is the one that writes."""
         return torch.distributed.get_rank() if self._connected() else 0
 
     def broadcast(self, value: Any) -> Any:

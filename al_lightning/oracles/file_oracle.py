@@ -124,7 +124,7 @@ class FileOracle:
         return read_folder(self._folder(request), reader, home=request.folder.parent if request.folder else None)
 
     def rules(self) -> dict[str, Any]:
-        """What ``al-lightning label``, ``status`` and ``approve`` need to know."""
+        """Return what ``al-lightning label``, ``status`` and ``approve`` need to know."""
         return {
             "classes": plain_classes(self.classes),
             "annotators": self.annotators,
@@ -134,7 +134,7 @@ class FileOracle:
         }
 
     def waits(self, request: LabelRequest, decisions: Decisions) -> Reason:
-        """What people have to do: approve the query, fill in a file, or settle ties."""
+        """Return what people have to do: approve the query, fill in a file, or settle ties."""
         return waiting(
             self._folder(request),
             request,
@@ -156,7 +156,7 @@ def waiting(
     adjudicator: str | None = None,
     repeats: int = 0,
 ) -> Reason:
-    """What people have to do before a run goes on, as a sentence and its numbers."""
+    """Return what people have to do before a run goes on, as a sentence and its numbers."""
     n, path = len(request.ids), folder / f"round-{request.round:03d}.csv"
     numbers: dict[str, Any] = {"labels": n, "file": str(path)}
     if pending(folder, request.round):
@@ -236,12 +236,12 @@ def _changed(path: Path) -> float:
 
 
 def repeats(share: float, n: int) -> int:
-    """How many of a query's records are asked twice: at least one where any are."""
+    """Return how many of a query's records are asked twice: at least one where any are."""
     return max(round(share * n), int(share > 0 and n > 0))
 
 
 def pending(folder: Path, round: int) -> bool:
-    """Whether the query of a round waits for approval."""
+    """Return whether the query of a round waits for approval."""
     name = f"round-{round:03d}"
     return (folder / f"{name}.{_PENDING}.csv").exists() and not (folder / f"{name}.csv").exists()
 

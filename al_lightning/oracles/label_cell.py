@@ -26,7 +26,7 @@ def words(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """How labels are written in a cell.
+    """Hold how labels are written in a cell.
 
     Args:
         task: of the pool.
@@ -52,14 +52,14 @@ class Language:
 
     @property
     def count(self) -> int | None:
-        """How many classes there are, if that is known."""
+        """Return how many classes there are, if that is known."""
         if self.classes is None:
             return 2 if self.task == "binary" else None
         return self.classes if isinstance(self.classes, int) else len(self.classes)
 
     @property
     def allowed(self) -> str:
-        """What a cell may hold, for messages."""
+        """Return what a cell may hold, for messages."""
         if self.task == "regression":
             return "a number, several separated by ;, or skip"
         if self.names is not None:

@@ -156,7 +156,7 @@ def texts(path: Path) -> dict[int, dict[str, str]]:
 
 
 class _Problem(Exception):
-    """What is wrong with a row."""
+    """Hold what is wrong with a row."""
 
 
 def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[int, dict[str, str]]]:

@@ -48,7 +48,7 @@ class _Server:
 
     @property
     def page(self) -> str:
-        """Where people work."""
+        """Return where people work."""
         return _page(self.url, self.project)
 
     def _authorization(self) -> str:
@@ -91,7 +91,7 @@ class _Server:
 
     @cached_property
     def people(self) -> dict[int, str]:
-        """Who is behind a user's number."""
+        """Return who is behind a user's number."""
         return {user["id"]: user["email"] or user["username"] for user in self.call("GET", "users")}
 
     def tasks(self) -> Iterable[dict[str, Any]]:
@@ -263,7 +263,7 @@ class LabelStudioOracle:
         return _page(self.url, self.project)
 
     def rules(self) -> dict[str, Any]:
-        """What ``al-lightning status`` and ``label`` need to know; they do not ask the server."""
+        """Return what ``al-lightning status`` and ``label`` need to know; they do not ask the server."""
         return {
             "classes": plain_classes(self.classes),
             "annotators": self.annotators,
@@ -272,7 +272,7 @@ class LabelStudioOracle:
         }
 
     def waits(self, request: LabelRequest, decisions: Decisions) -> Reason:
-        """What people have to do: annotate, or settle ties."""
+        """Return what people have to do: annotate, or settle ties."""
         return waiting_at(
             self._page,
             request,
@@ -285,7 +285,7 @@ class LabelStudioOracle:
 def waiting_at(
     server: str, request: LabelRequest, decisions: Decisions, *, language: Language, adjudicator: str | None
 ) -> Reason:
-    """What people have to do on a labelling server, as a sentence and its numbers."""
+    """Return what people have to do on a labelling server, as a sentence and its numbers."""
     ties, numbers = ties_among(request, decisions, language=language, adjudicator=adjudicator)
     n = len(request.ids)
     sentence = f"waiting for {n} labels: annotate {server}, then run the same command{ties}"
@@ -295,7 +295,7 @@ def waiting_at(
 def _annotations(
     server: _Server, task: Mapping[str, Any], id: int, name: str, language: Language
 ) -> Iterator[tuple[str, Statement]]:
-    """What a task's annotations say, oldest first, and when each was said."""
+    """Yield what a task's annotations say, oldest first, and when each was said."""
     place = f"{server.page}/data?task={task['id']}"
     for annotation in sorted(task["annotations"], key=lambda a: str(a["updated_at"])):
         value = SKIP if annotation["was_cancelled"] else _read(annotation, name, language, place)

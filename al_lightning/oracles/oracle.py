@@ -92,7 +92,7 @@ class People(Oracle, Protocol):
         """JSON-able settings that ``al-lightning label`` and ``status`` need to read answers without the program."""
 
     def waits(self, request: LabelRequest, decisions: Decisions) -> Reason:
-        """What people have to do before the run goes on."""
+        """Return what people have to do before the run goes on."""
 
 
 @dataclass
@@ -157,7 +157,7 @@ def _plain(value: Any, classes: bool) -> Any:
 
 
 def _trainable(label: Any) -> bool:
-    """Whether nothing in a label is missing, NaN or infinite."""
+    """Return whether nothing in a label is missing, NaN or infinite."""
     if is_array(label):
         return not _has_gaps(label)
     if isinstance(label, Mapping):
@@ -168,7 +168,7 @@ def _trainable(label: Any) -> bool:
 
 
 def _has_gaps(label: Any) -> bool:
-    """Whether an array holds NaN or infinity."""
+    """Return whether an array holds NaN or infinity."""
     if is_tensor(label):
         return (label.is_floating_point() or label.is_complex()) and not bool(label.isfinite().all())
     return label.dtype.kind in "fc" and not bool(np.isfinite(label).all())
@@ -201,7 +201,7 @@ def check_labels(
 
 
 def _instead(value: Any, task: str, classes: int) -> str | None:
-    """What a task takes instead of such a label; None where it takes it."""
+    """Return what a task takes instead of such a label; None where it takes it."""
     if task in ("multiclass", "binary"):
         most = 2 if task == "binary" else classes
         return None if _is_class(value, task, most) else _numbers(task, classes)
@@ -218,7 +218,7 @@ def _instead(value: Any, task: str, classes: int) -> str | None:
 
 
 def _way_out(value: Any, task: str) -> str:
-    """What helps where a label is no number at all."""
+    """Return what helps where a label is no number at all."""
     if task not in ("multiclass", "binary") or not isinstance(value, str | list | tuple | Mapping):
         return ""
     if isinstance(value, str):

@@ -32,7 +32,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a record's label is, and on whose word."""
+    """Hold what a record's label is, and on whose word."""
 
     value: Any
     who: str
@@ -41,7 +41,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """What follows from all statements.
+    """Hold what follows from all statements.
 
     Args:
         answers: id -> decision.

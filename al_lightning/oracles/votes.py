@@ -16,7 +16,7 @@ from al_lightning.pool import label_codec
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far two answers to the same records agree.
+    """Hold how far two answers to the same records agree.
 
     Args:
         between: the two annotators, or ``("first answer", "second answer")`` of records that were asked twice.
@@ -36,7 +36,7 @@ class Agreement:
 
 
 def news(log: Iterable[Statement], said: Iterable[Statement]) -> list[Statement]:
-    """What the sources say now and did not say before: the statements to append to the log.
+    """Return what the sources say now and did not say before: the statements to append to the log.
 
     A source that names another annotator for a record than before has withdrawn what it said. An emptied cell, or a
     row that is gone, withdraws nothing: a label that was given is never lost by accident.
@@ -65,7 +65,7 @@ def news(log: Iterable[Statement], said: Iterable[Statement]) -> list[Statement]
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two labels are the same; SKIP is one only to itself."""
+    """Return whether two labels are the same; SKIP is one only to itself."""
     if a is SKIP or b is SKIP:
         return a is b
     return label_codec.same(a, b)
@@ -142,7 +142,7 @@ def answers(oracle: People, request: LabelRequest) -> dict[int, Any]:
 
 
 def _majority(values: Sequence[Any], task: str) -> Any:
-    """What most of them say, or None for a tie."""
+    """Return what most of them say, or None for a tie."""
     counts = Counter(_text(v) for v in values)
     ((top, most), *rest) = counts.most_common()
     if not rest or most * 2 > len(values):
@@ -167,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 def agreement(log: Iterable[Statement], *, task: str) -> tuple[Agreement, ...]:
-    """How far first and second answers agree, and each two annotators on the records both answered.
+    """Return how far first and second answers agree, and each two annotators on the records both answered.
 
     Args:
         log: all statements, oldest first.

@@ -32,7 +32,7 @@ class Distributing:
 
     @property
     def pays(self) -> bool:
-        """Whether the run becomes faster or cheaper by enough."""
+        """Return whether the run becomes faster or cheaper by enough."""
         return self.speedup >= WORTH or self.money <= 1 / WORTH
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Distributing:
 
 
 def distributing(share: float, workers: int, *, discount: float = 1.0) -> Distributing:
-    """Whether it pays, by Amdahl's law.
+    """Return whether it pays, by Amdahl's law.
 
     A pool whose inference is 4 % of the compute gains next to nothing, whatever the workers; at 65 % eight workers make
     a run more than twice as fast.

@@ -51,7 +51,7 @@ def whole_sizes(labels: int, shares: Sequence[float]) -> list[int]:
 
 
 class Observation(NamedTuple):
-    """What runs have shown of a schedule.
+    """Hold what runs have shown of a schedule.
 
     Args:
         shares: labels after each of its rounds, as shares of all.
@@ -66,7 +66,7 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How much a label is worth, by how far the model had come that picked it.
+    """Hold how much a label is worth, by how far the model had come that picked it.
 
     A label picked by a model trained on m of B labels is worth ``random + (1 - random) * (m / B) ** maturity`` of one
     that a model of all of them had picked. The first round is picked by nobody. So one round is random sampling; larger

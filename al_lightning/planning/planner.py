@@ -53,7 +53,7 @@ _INFERENCE = ("score", "agree")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How rounds are run.
+    """Hold how rounds are run.
 
     Args:
         sizes: labels per round.

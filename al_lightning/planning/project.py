@@ -145,7 +145,7 @@ class Project:
 
     @property
     def measured(self) -> Measured:
-        """What a record costs, as the ledger would have it."""
+        """Return what a record costs, as the ledger would have it."""
         assert self.train is not None
 
         def cost(flops: float, seconds: float | None) -> tuple[float, float]:

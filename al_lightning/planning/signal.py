@@ -26,7 +26,7 @@ SIGNIFICANT = 0.05
 
 
 class Reference(NamedTuple):
-    """What pairs of records with the same label look like on a data set whose labels do say something.
+    """Hold what pairs of records with the same label look like on a data set whose labels do say something.
 
     Args:
         effect: mean of their scores, see :func:`label_signal`; 0 under labels that say nothing.
@@ -50,7 +50,7 @@ REFERENCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSignal:
-    """What labels say about features.
+    """Hold what labels say about features.
 
     Args:
         records: that were looked at.
@@ -158,7 +158,7 @@ def label_signal(
 
 
 def effect_of(features: np.ndarray, labels: np.ndarray) -> Reference:
-    """What a data set's labels look like, as a :class:`Reference`; at most 500 of its records are looked at.
+    """Return what a data set's labels look like, as a :class:`Reference`; at most 500 of its records are looked at.
 
     Args:
         features: ``(n, d)``.

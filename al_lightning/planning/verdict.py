@@ -38,7 +38,7 @@ class Verdict:
 
     @property
     def worth_it(self) -> bool:
-        """Whether it is a way that selects."""
+        """Return whether it is a way that selects."""
         return self.choice in (ORDINARY, THIS)
 
     def to_json(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _edge(choose: Callable[[float], str], inside: float, outside: float) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class Lever:
-    """What a lever saves in a plan, and how many labels it may cost before it no longer pays.
+    """Hold what a lever saves in a plan, and how many labels it may cost before it no longer pays.
 
     Args:
         name: of the lever.

@@ -17,7 +17,7 @@ from al_lightning.pool.fingerprint import digest
 
 
 class Kind(Enum):
-    """How a part stands in what it is a part of."""
+    """Hold how a part stands in what it is a part of."""
 
     KEY = "key of a mapping"
     PART = "part of a tuple or list"
@@ -75,7 +75,7 @@ def _steps(node: Any) -> list[tuple[Step, Any]] | None:
 
 
 def is_keyed(node: Any) -> bool:
-    """Whether parts are read by key: a mapping, or an object that behaves like one, as batches of graphs do."""
+    """Return whether parts are read by key: a mapping, or an object that behaves like one, as batches of graphs do."""
     return isinstance(node, Mapping) or all(hasattr(node, name) for name in ("keys", "__getitem__", "__delitem__"))
 
 

@@ -250,7 +250,7 @@ class PoolDataModule(Delegate):
 
     @property
     def label_units(self) -> float | None:
-        """What the pool's labels cost together, in multiples of ``Prices.label``; None where all cost the same."""
+        """Return what all labels cost, in multiples of ``Prices.label``; None where all cost the same."""
         return None if self.label_costs is None else float(self.label_costs[self.labelled].sum())
 
     @property
@@ -272,7 +272,7 @@ class PoolDataModule(Delegate):
 
     @property
     def loads_its_own_way(self) -> bool:
-        """Whether a subclass has a ``train_dataloader`` of its own."""
+        """Return whether a subclass has a ``train_dataloader`` of its own."""
         return type(self).train_dataloader is not PoolDataModule.train_dataloader
 
     @property
@@ -291,7 +291,7 @@ class PoolDataModule(Delegate):
         return self.items.input_of(self.eval_data[id])
 
     def take_fingerprint(self) -> dict[str, Any]:
-        """What a later run needs to recognise this dataset."""
+        """Return what a later run needs to recognise this dataset."""
         return fingerprint.take(self.size, self.keys, fingerprint.reader(self.eval_data, self.items))
 
     def check_fingerprint(self, taken: Mapping[str, Any]) -> None:
@@ -403,7 +403,7 @@ class PoolDataModule(Delegate):
 
     @property
     def classes(self) -> int:
-        """How many classes there are: outputs of the model, once one was seen, or names the dataset has; else 0."""
+        """Return the number of classes: outputs of the model, once one was seen, or names the dataset has; else 0."""
         if self.task not in ("multiclass", "multilabel", "tokens"):
             return 0
         names = getattr(self.training_data, "classes", None)
@@ -506,7 +506,7 @@ class PoolDataModule(Delegate):
 
     @property
     def place(self) -> Place | None:
-        """Where the target stands in a batch, found once for these records and their collate function.
+        """Return where the target stands in a batch, found once for these records and their collate function.
 
         None where collation leaves it where it stands in an item.
         """

@@ -46,7 +46,7 @@ def _feed(state: Any, value: Any) -> None:
 
 
 def reader(data: Any, items: ItemFormat) -> Callable[[int], Any]:
-    """What records of a dataset are recognised by: their inputs; in shards, their place, for which nothing is read."""
+    """Return what records are recognised by: their inputs; in shards, their place, for which nothing is read."""
     return data.identity if isinstance(data, Shards) else lambda id: items.input_of(data[id])
 
 

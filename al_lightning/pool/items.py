@@ -35,7 +35,7 @@ _ANOTHER = "Pass another oracle, for example FunctionOracle(lambda id: ...)."
 
 @dataclass(frozen=True)
 class ItemFormat:
-    """Where the target sits in a dataset item.
+    """Hold where the target sits in a dataset item.
 
     Args:
         target_key: key of the target in a dict item; None for tuples, whose last element it is.
@@ -125,7 +125,7 @@ class ItemFormat:
         return item if self.attach is not None else self.without_target(item)
 
     def place_of_target(self, item: Any) -> Any:
-        """What stands in the target's place now; None where nothing does."""
+        """Return what stands in the target's place now; None where nothing does."""
         if self.attach is not None:
             return None
         return item.get(self.target_key) if isinstance(item, Mapping) else item[-1]

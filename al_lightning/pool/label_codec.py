@@ -82,23 +82,23 @@ def shortened(label: Any) -> str:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor, without loading PyTorch: where there is one, it is loaded."""
+    """Return whether a value is a tensor, without loading PyTorch: where there is one, it is loaded."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is a tensor, or an array or number of NumPy."""
+    """Return whether it is a tensor, or an array or number of NumPy."""
     return isinstance(value, np.ndarray | np.generic) or is_tensor(value)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one number, of Python or in an array."""
+    """Return whether it is one number, of Python or in an array."""
     return isinstance(value, int | float) or (is_array(value) and value.shape == () and is_numeric(value))
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether an array holds numbers."""
+    """Return whether an array holds numbers."""
     return is_tensor(value) or value.dtype.kind in "biuf"
 
 

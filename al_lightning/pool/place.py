@@ -42,7 +42,7 @@ Collate = Callable[[list[Any]], Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the target stands in a batch.
+    """Hold where the target stands in a batch.
 
     Args:
         paths: of the parts that depend on it.
@@ -156,7 +156,7 @@ class _Trial:
         return Place(paths, label=own[0] if self._items.attach else None)
 
     def _changes(self, first: Mapping[Path, Any], own: list[Any], others: list[list[Any]]) -> list[set[Path]]:
-        """What changes with the targets, each time that others are tried; raises where none can be."""
+        """Return what changes with the targets, each time that others are tried; raises where none can be."""
         found: list[set[Path]] = []
         why: Exception = ValueError("no other target than those of the records is known")
         for targets in others:
@@ -170,7 +170,7 @@ class _Trial:
         return found
 
     def _of_both(self, first: Mapping[Path, Any], own: list[Any], changed: set[Path]) -> set[Path]:
-        """What changes with the inputs as well, where those keep their shapes."""
+        """Return what changes with the inputs as well, where those keep their shapes."""
         rows, self._rows = self._rows, [self._other_input(row) for row in self._rows]
         try:
             return changed & set(first) & _differing(first, self._leaves(own))
@@ -184,7 +184,7 @@ class _Trial:
         return other if self._items.attach else self._items.replaced(other, self._items.place_of_target(item))
 
     def _of_several(self, own: Sequence[Any], paths: tuple[Path, ...]) -> str | None:
-        """What of the inputs is made of several records, under one of a few random seeds."""
+        """Return what of the inputs is made of several records, under one of a few random seeds."""
 
         def seen(rows: Sequence[int], seed: int) -> dict[str, Any]:
             return dict(_rows_of(without(self._batch(rows, own, seed), paths, blank=True), len(rows)))
@@ -297,7 +297,7 @@ def _generators_kept(collate: Any) -> Iterator[None]:
 
 
 def _owners(collate: Any) -> Iterator[list[Any]]:
-    """What a function, a method or an object can reach directly."""
+    """Yield what a function, a method or an object can reach directly."""
     if isinstance(collate, partial):
         yield [*collate.args, *collate.keywords.values()]
         yield from _owners(collate.func)

@@ -30,7 +30,7 @@ class PartSampler(Sampler[int]):
         self._new, self._size, self._seed, self.epoch = np.arange(old, old + new), size, seed, 0
 
     def fit_state(self) -> dict[str, Any]:
-        """How many epochs have begun."""
+        """Return how many epochs have begun."""
         return {"epoch": self.epoch}
 
     def load_fit_state(self, state: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class ReplaySampler(Sampler[int]):
         self._each = [min(batch - self.new_in(i), round(self.new_in(i) * replay)) for i in range(self._batches)]
 
     def fit_state(self) -> dict[str, Any]:
-        """How many epochs have begun."""
+        """Return how many epochs have begun."""
         return {"epoch": self.epoch}
 
     def load_fit_state(self, state: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class ReplaySampler(Sampler[int]):
         self.epoch = state["epoch"]
 
     def new_in(self, batch: int) -> int:
-        """How many records of that batch of an epoch, its first ones, are new."""
+        """Return how many records of that batch of an epoch, its first ones, are new."""
         return min(self._rows, len(self._new) - batch * self._rows)
 
     def __len__(self) -> int:

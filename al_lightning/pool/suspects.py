@@ -14,7 +14,7 @@ from al_lightning.pool.label_codec import same
 
 
 def suspects(labels: Sequence[int] | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Which labels are firmly contradicted, the firmest first.
+    """Return which labels are firmly contradicted, the firmest first.
 
     A class is meant where its probability is at least what it is on average on records labelled so; a label is suspect
     if another class is meant, and is the most probable of those that are.

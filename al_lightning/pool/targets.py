@@ -19,7 +19,7 @@ _WITH_CLASSES = (*CLASS_NUMBERS, "binary")
 
 
 def is_blank(target: Any, task: str = "") -> bool:
-    """Whether a dataset has put a placeholder where a target should be.
+    """Return whether a dataset has put a placeholder where a target should be.
 
     None, NaN, an empty text or array, and for tasks with classes a negative number; or a nest of nothing else.
 
@@ -35,7 +35,7 @@ def is_blank(target: Any, task: str = "") -> bool:
 
 
 def is_missing(target: Any, task: str = "") -> bool:
-    """Whether it is None, NaN, an empty text, a negative number where those are no classes, or a nest of them."""
+    """Return whether it is None, NaN, an empty text, a negative number among classes, or a nest of them."""
     if target is None or (isinstance(target, str) and not target):
         return True
     if isinstance(target, Mapping | tuple | list):
@@ -54,7 +54,7 @@ def _is_no_number(number: Any, task: str) -> bool:
 
 
 def all_marks(targets: Sequence[Any]) -> bool:
-    """Whether all of several targets are the same number that is no likely target: -1 or -100."""
+    """Return whether all of several targets are the same number that is no likely target: -1 or -100."""
     return all(map(is_number, targets)) and {float(target) for target in targets} in ({-1.0}, {-100.0})
 
 
@@ -132,7 +132,7 @@ def _of_class(made: Tensor, like: Tensor) -> Tensor:
 
 
 def _is_cut(label: Any, dtype: Any) -> bool:
-    """Whether a number, or one in a list or array, would lose its fraction in this dtype of torch or NumPy."""
+    """Return whether a number, or one in a list or array, would lose its fraction in this dtype of torch or NumPy."""
     floating = dtype.is_floating_point or dtype.is_complex if isinstance(dtype, torch.dtype) else dtype.kind not in "iu"
     if floating:
         return False

@@ -31,5 +31,5 @@ class Round:
 
     @property
     def final(self) -> bool:
-        """Whether this round only trains: nothing is queried after it."""
+        """Return whether this round only trains: nothing is queried after it."""
         return self.size == 0

@@ -25,7 +25,7 @@ NO_SHARDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class PoolView:
-    """What a candidate selector or a strategy may know. There is no model in it, on purpose.
+    """Hold what a candidate selector or a strategy may know. There is no model in it, on purpose.
 
     Args:
         size: number of records in the pool, ``N``. Ids run from 0 to ``N - 1``.

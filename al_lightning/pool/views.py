@@ -70,7 +70,7 @@ class BatchLabels(LabelledView):
         return positions, read(self.data, [ids[p] for p in positions])
 
     def collate(self, fetched: tuple[Sequence[int], list[Any]]) -> Any:
-        """What ``default_collate`` makes of the items once their targets are the bought labels."""
+        """Return what ``default_collate`` makes of the items once their targets are the bought labels."""
         positions, items = fetched
         labels = torch.from_numpy(self.stacked[positions])
         first = items[0]

@@ -35,7 +35,7 @@ _SUBCLASS = (
 
 
 def defines(inner: L.LightningDataModule | None, name: str) -> bool:
-    """Whether the user's DataModule has this loader or hook of its own."""
+    """Return whether the user's DataModule has this loader or hook of its own."""
     return inner is not None and is_overridden(name, inner, L.LightningDataModule)
 
 
@@ -92,7 +92,7 @@ def batch_size(loader: DataLoader[Any]) -> int | None:
 
 
 def shuffles(loader: DataLoader[Any]) -> bool:
-    """Whether the loader has records in another order each epoch."""
+    """Return whether the loader has records in another order each epoch."""
     return not isinstance(getattr(loader.batch_sampler, "sampler", loader.sampler), SequentialSampler)
 
 

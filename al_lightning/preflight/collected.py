@@ -15,7 +15,7 @@ _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
 def attributes(owner: Any) -> PutBack:
-    """How to give an object the attributes it has now, and its lists, dicts and sets what they hold now."""
+    """Return how to give an object the attributes it has now, and its lists, dicts and sets what they hold now."""
     values = dict(vars(owner))
     inside = [*contents(values.values())]
 
@@ -29,7 +29,7 @@ def attributes(owner: Any) -> PutBack:
 
 
 def collected_by(things: Iterable[Any]) -> Iterator[PutBack]:
-    """How to give back what classes and functions of the user's hold now, as a counter, or losses in a notebook.
+    """Yield how to give back what classes and functions of the user's hold now, as a counter, or losses in a notebook.
 
     Args:
         things: objects of the user's: their classes and functions are looked at, and what lies around those.
@@ -45,7 +45,7 @@ def collected_by(things: Iterable[Any]) -> Iterator[PutBack]:
 
 
 def contents(values: Iterable[Any]) -> Iterator[PutBack]:
-    """How to give those of the values that are lists, dicts or sets what they hold now."""
+    """Yield how to give those of the values that are lists, dicts or sets what they hold now."""
     for value in values:
         if isinstance(value, list | dict | set):
             yield partial(_refill, value, value.copy())

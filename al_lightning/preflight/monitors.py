@@ -18,7 +18,7 @@ Monitors = list[tuple[str, str]]
 
 
 def monitors_of(trainer: L.Trainer) -> Monitors:
-    """What callbacks of a Trainer cannot do without."""
+    """Return what callbacks of a Trainer cannot do without."""
     found: Monitors = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         strict = not isinstance(callback, EarlyStopping) or callback.strict
@@ -28,7 +28,7 @@ def monitors_of(trainer: L.Trainer) -> Monitors:
 
 
 def monitors_of_rules(rules: Iterable[Any], watch: Watch) -> Monitors:
-    """What stopping rules read of a round."""
+    """Return what stopping rules read of a round."""
     found = [(type(rule).__name__, rule.monitor) for rule in every_rule(rules) if isinstance(_of(rule), str)]
     if watch.fits is not None:
         found.append(("StallDetection", watch.fits.monitor))
@@ -42,7 +42,7 @@ def _of(rule: Any) -> Any:
 
 
 def logs(callback: Callback) -> bool:
-    """Whether code of a callback's own may log something, which a rehearsal that leaves it out does not see."""
+    """Return whether code of a callback's own may log something, which a rehearsal that leaves it out does not see."""
     classes = [cls for cls in type(callback).__mro__ if not cls.__module__.startswith(("lightning.", "al_lightning."))]
     values = [value for owner in (*classes, callback) for value in vars(owner).values()]
     codes = [code for value in values if (code := getattr(value, "__code__", None)) is not None]

@@ -86,7 +86,7 @@ class SmallPool:
         return np.asarray(features)
 
     def view(self, labelled: int, round: int) -> PoolView:
-        """How it looks with so many of the records labelled, the first ones."""
+        """Return how it looks with so many of the records labelled, the first ones."""
         n, costs = self.size, self.pool.label_costs
         return PoolView(
             size=n,

@@ -77,7 +77,7 @@ def _global_generators() -> Callable[[], None]:
 
 
 def _tensors(model: nn.Module) -> Callable[[], None]:
-    """How to give all tensors of a module the values they have now."""
+    """Return how to give all tensors of a module the values they have now."""
     named = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     kept = [(t, t.detach().clone(), t.requires_grad) for t in (*model.parameters(), *model.buffers(), *named)]
 

@@ -77,11 +77,11 @@ class Strategy(ABC):
 
     @property
     def needs_inference(self) -> bool:
-        """Whether candidates must go through the model before this strategy can pick."""
+        """Return whether candidates must go through the model before this strategy can pick."""
         return bool(self.requires & {"logits", "embedding"})
 
     def payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        """What travels from the model to :meth:`pick`, per batch of n records: small arrays of first length n."""
+        """Return what travels from the model to :meth:`pick` for n records: small arrays of first length n."""
         return {}
 
     def payload_of(self, samples: Iterable[Outputs]) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class Strategy(ABC):
     def worth(
         self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
-        """What a strategy around this one works with: ``(n,)``, higher is more worth labelling."""
+        """Return what a strategy around this one works with: ``(n,)``, higher is more worth labelling."""
         return arrays["score"]
 
     def work(self, at: PickSize) -> float:
@@ -102,7 +102,7 @@ class Strategy(ABC):
         return 0.0
 
     def controls(self, size: int) -> int:
-        """How many at the end of a query of this size were drawn at random, whatever they score."""
+        """Return how many at the end of a query of this size were drawn at random, whatever they score."""
         return 0
 
     def pick(
@@ -263,5 +263,5 @@ class SampledStrategy(_Scored):
         return {"score": reduced(scores, mask, self.reduction)}
 
     def sampled(self, outputs: Outputs) -> Tensor:
-        """What :meth:`score` gets of one answer."""
+        """Return what :meth:`score` gets of one answer."""
         return outputs.distributions

@@ -47,7 +47,7 @@ class RandomControl(Around):
             raise ValueError("RandomControl(RandomControl(...)): one control share is enough; raise its share.")
 
     def controls(self, size: int) -> int:
-        """How many at the end of a query of this size are control records."""
+        """Return how many at the end of a query of this size are control records."""
         return int(self.share * size + 0.5)
 
     def _pick(

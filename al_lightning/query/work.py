@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class PickSize:
-    """What decides how long a strategy compares records before it has picked.
+    """Hold what decides how long a strategy compares records before it has picked.
 
     Args:
         records: of the pool.

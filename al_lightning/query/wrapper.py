@@ -44,11 +44,11 @@ class Around(Strategy):
         return self.strategy.work(at)
 
     def payload(self, outputs: Outputs) -> dict[str, Tensor]:
-        """What the inner strategy's says."""
+        """Return what the inner strategy's says."""
         return self.strategy.payload(outputs)
 
     def payload_of(self, samples: Iterable[Outputs]) -> dict[str, Tensor]:
-        """What the inner strategy's says."""
+        """Return what the inner strategy's says."""
         return self.strategy.payload_of(samples)
 
 
@@ -82,7 +82,7 @@ class Wrapper(Around):
     def worth(
         self, *, view: PoolView, ids: np.ndarray, arrays: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
-        """What the inner strategy's says."""
+        """Return what the inner strategy's says."""
         return self.strategy.worth(view=view, ids=ids, arrays=arrays, rng=rng)
 
     def _pick(

@@ -112,7 +112,7 @@ def _curve(axes: Axes, rows: Sequence[dict[str, Any]], x: str, scale: float, col
 
 
 def bills(run: ReportedRun) -> list[Panel]:
-    """What each round cost, stacked by phase, in FLOPs and in time, and in money where the run has prices."""
+    """Return what each round cost, stacked by phase, in FLOPs and in time, and in money where the run has prices."""
     phases = list(run.bill.lines)
     rounds = sorted({entry.round for entry in run.saved.entries})
     unit, seconds = time_unit(run.bill.seconds)
@@ -184,7 +184,7 @@ def _stacked(
 
 
 def group_bills(groups: Sequence[Group]) -> list[Panel]:
-    """What the runs of each group cost on average, stacked by phase."""
+    """Return what the runs of each group cost on average, stacked by phase."""
     phases = phases_of(run for group in groups for run in group.runs)
     longest = max(run.bill.seconds for group in groups for run in group.runs)
     unit, seconds = time_unit(longest)
@@ -224,7 +224,7 @@ def _short(name: str) -> str:
 
 
 def picks(run: ReportedRun) -> Panel:
-    """Which ids were picked in which round."""
+    """Return which ids were picked in which round."""
     queries = run.saved.queries
     count = sum(map(len, queries))
 

@@ -25,7 +25,7 @@ _Z = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How often a class was picked.
+    """Hold how often a class was picked.
 
     Args:
         name: of the class.

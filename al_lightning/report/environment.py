@@ -11,7 +11,7 @@ import torch
 
 
 def environment() -> dict[str, Any]:
-    """What measured numbers depend on, as JSON-able data."""
+    """Return what measured numbers depend on, as JSON-able data."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -36,7 +36,7 @@ Legend = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written.
+    """Hold what was written.
 
     Args:
         page: the HTML file.

@@ -13,7 +13,7 @@ from al_lightning.report.runs import ReportedRun
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """What one annotator said.
+    """Hold what one annotator said.
 
     Args:
         who: the annotator; empty where nobody is named.
@@ -36,7 +36,7 @@ class Voice:
 
 @dataclass(frozen=True, kw_only=True)
 class Voices:
-    """What all of them said.
+    """Hold what all of them said.
 
     Args:
         voices: one per annotator, by name.

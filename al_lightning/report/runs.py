@@ -51,7 +51,7 @@ class ReportedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What must not change between two starts of the run, as data."""
+        """Return what must not change between two starts of the run, as data."""
         config: dict[str, Any] = self.saved.meta["config"]
         return config
 
@@ -64,7 +64,7 @@ class ReportedRun:
 
     @property
     def task(self) -> str:
-        """What the model's logits mean."""
+        """Return what the model's logits mean."""
         return str(self.config["task"])
 
     @property
@@ -90,7 +90,7 @@ class ReportedRun:
 
     @cached_property
     def language(self) -> Language | None:
-        """How its labels are written; None for tasks whose labels fit no cell."""
+        """Return how its labels are written; None for tasks whose labels fit no cell."""
         classes = (self.saved.meta.get("labelling") or {}).get("classes")
         return language_of(self.task, classes, self.labels.values())
 
@@ -98,7 +98,7 @@ class ReportedRun:
 
     @property
     def prices(self) -> Prices | None:
-        """What the run was priced at; None where a version before run folders had prices wrote it."""
+        """Return what the run was priced at; None where a version before run folders had prices wrote it."""
         noted = self.saved.meta.get("pricing")
         return None if noted is None else Prices(**{name: noted[name] for name in ("label", "hour", "currency")})
 
@@ -127,7 +127,7 @@ class ReportedRun:
         )
 
     def label_money(self, record: RoundRecord) -> float:
-        """What the labels had cost when a round was trained."""
+        """Return what the labels had cost when a round was trained."""
         hour = self.prices.hour if self.prices else 0.0
         return float(record.cost["money"] - record.cost["seconds"] / 3600 * hour)
 
@@ -147,7 +147,7 @@ class ReportedRun:
 
     @property
     def standing(self) -> tuple[str, str]:
-        """Where it stands: one word to look at, one sentence to read."""
+        """Return where it stands: one word to look at, one sentence to read."""
         step, n = self.saved.step, len(self.saved.open_ids)
         if step == "done":
             why = self.saved.reasons[-1].sentence if self.saved.reasons else "no reason was noted"
@@ -288,7 +288,7 @@ def _texts(*values: Any) -> None:
 
 
 def main_metric(runs: Iterable[ReportedRun], wanted: str | None) -> str | None:
-    """What counts as accuracy: the name that is wanted, or the first that is no loss, or the first; None without any.
+    """Return what counts as accuracy: the name that is wanted, the first that is no loss, the first, or None.
 
     Raises:
         ActiveLearningError: the wanted one was never logged.

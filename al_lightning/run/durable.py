@@ -155,7 +155,7 @@ def sync_names(folder: Path) -> None:
 
 
 def read_tensors(path: str | Path | IO[bytes]) -> Any:
-    """What ``torch.save`` wrote, on the CPU; tensors and plain values, no pickled objects."""
+    """Return what ``torch.save`` wrote, on the CPU; tensors and plain values, no pickled objects."""
     import torch
 
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -19,7 +19,7 @@ from al_lightning.run.store import Saved
 
 
 class RunFiles:
-    """What a run writes beside its database.
+    """Hold what a run writes beside its database.
 
     Attributes:
         folder: the run folder.
@@ -82,7 +82,7 @@ class RunFiles:
         return self.write(path, lambda file: torch.save(moments, file))
 
     def read_moments(self) -> Moments | None:
-        """What the last fit's optimisers left, if it did."""
+        """Return what the last fit's optimisers left, if it did."""
         if "moments" not in self.saved.files:
             return None
         moments: Moments = self.read("moments", read_tensors)

@@ -17,7 +17,7 @@ from al_lightning.run.changes import Change, Saved
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """What answers change in a run: new labels, other labels, and everything that was said.
+    """Hold what answers change in a run: new labels, other labels, and everything that was said.
 
     Args:
         answers: id -> label or SKIP, of ids that had no answer.
@@ -35,7 +35,7 @@ class Intake:
 
     @property
     def empty(self) -> bool:
-        """Whether it changes nothing."""
+        """Return whether it changes nothing."""
         return not (self.answers or self.corrections or self.statements)
 
     def change(self, saved: Saved, step: str) -> Change:
@@ -58,7 +58,7 @@ class Intake:
 def take_in(
     saved: Saved, said: Sequence[Statement], task: str, annotators: int = 1, adjudicator: str | None = None
 ) -> Intake:
-    """What statements change; nothing is changed yet.
+    """Return what statements change; nothing is changed yet.
 
     Args:
         saved: what the run knows.
@@ -88,7 +88,7 @@ def take_in(
 
 
 def _differs(label: Any, said: Any) -> bool:
-    """Whether what people say now is another label: a cell does not tell a number from a list of it, or an array."""
+    """Return whether people say another label now: a cell does not tell a number from a list of it, or an array."""
     return not same(label, said) and (label is SKIP or said is SKIP or not same(bare(label), bare(said)))
 
 

@@ -50,7 +50,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a journal holds from a position on.
+    """Hold what a journal holds from a position on.
 
     Args:
         groups: changes whose lines are as they were written, oldest first, up to the first that is not.
@@ -68,7 +68,7 @@ class Reading:
 
     @property
     def whole(self) -> bool:
-        """Whether every change that was finished can be read; what a kill has left of another does not matter."""
+        """Return whether every finished change can be read; what a kill has left of another does not matter."""
         return self.closed == len(self.groups)
 
 

@@ -22,7 +22,7 @@ class LastFit(Protocol):
 
     @property
     def stalled(self) -> Reason | None:
-        """Why it was aborted; None: it was not."""
+        """Return why it was aborted; None: it was not."""
 
     @property
     def best_model_path(self) -> str:
@@ -30,7 +30,7 @@ class LastFit(Protocol):
 
 
 class KeptActivations(Protocol):
-    """What a frozen part returns, kept, see :class:`~al_lightning.features.activations.Activations`."""
+    """Hold what a frozen part returns, kept, see :class:`~al_lightning.features.activations.Activations`."""
 
     def can_serve(self, samples: Samples | None = None) -> bool:
         """Say if the model can be run from activations."""

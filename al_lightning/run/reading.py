@@ -197,7 +197,7 @@ def _has_bytes(path: Path) -> bool:
 
 
 def _alone(path: Path) -> bool:
-    """Whether nobody has a database open: then there is no write-ahead log."""
+    """Return whether nobody has a database open: then there is no write-ahead log."""
     return not path.with_name(f"{DATABASE}-wal").exists()
 
 

@@ -29,7 +29,7 @@ _NEW = ".run.sqlite.part"
 
 @dataclass(frozen=True)
 class Recovered:
-    """What came back of a run.
+    """Hold what came back of a run.
 
     Args:
         folder: where it goes on.
@@ -92,7 +92,7 @@ def _copied(folder: Path, out: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Database:
-    """What a database knows; one that is damaged knows nothing."""
+    """Hold what a database knows; one that is damaged knows nothing."""
 
     saved: Saved | None
     why: str = ""
@@ -138,7 +138,7 @@ def _goes_with(at: Position, data: bytes, known: Reading) -> bool:
 
 
 def _more_in_journal(folder: Path, database: _Database, data: bytes, known: Reading) -> bool:
-    """Whether the journal knows of changes that the database has lost; the two may also be of different runs."""
+    """Return whether the journal knows of changes that the database has lost; the two may also be of different runs."""
     saved, at = database.saved, database.at
     if saved is None or (at is not None and _goes_with(at, data, known)):
         return False
@@ -204,7 +204,7 @@ def _salvage(db: sqlite3.Connection, bodies: Sequence[Body]) -> list[Body]:
 
 
 def _step_again(db: sqlite3.Connection) -> None:
-    """Where a run goes on that has lost some of its changes: with what is open, or with a fit."""
+    """Set the step that a run goes on with which has lost some changes: what is open, or a fit."""
     known = {key for (key,) in db.execute("SELECT key FROM meta")}
     usual: Body = {"attempt": 2, "restarts": 0, "fits": 0, "withdrawn": [], "stop": [], "stop_set": [], "labelling": {}}
     usual["step"] = "train"

@@ -176,12 +176,12 @@ class Run(RunFiles):
 
     @property
     def step(self) -> str:
-        """What comes next: ``query``, ``label``, ``train``, ``decide``, ``finish`` or ``done``."""
+        """Return what comes next: ``query``, ``label``, ``train``, ``decide``, ``finish`` or ``done``."""
         return self.saved.step
 
     @property
     def is_new(self) -> bool:
-        """Whether it begins: the folder is new, or holds another configuration's beginning and no query."""
+        """Return whether it begins: the folder is new, or holds another configuration's beginning and no query."""
         return self.step == "new" or bool(self.changed and not self.saved.queries)
 
     @property
@@ -271,7 +271,7 @@ class Run(RunFiles):
 
     @property
     def history(self) -> History:
-        """What decisions are made from; the same on every rank."""
+        """Return what decisions are made from; the same on every rank."""
         return History(
             rounds=tuple(self.saved.rounds),
             pool_size=self.pool.size,
@@ -285,7 +285,7 @@ class Run(RunFiles):
 
     @property
     def measured(self) -> Measured:
-        """What costs are foretold from."""
+        """Return what costs are foretold from."""
         entries = [*self.saved.entries, *self.pending]
         epochs = {r.round: r.epochs for r in self.saved.rounds}
         flops = {str(kind): value for kind, value in self.flops.known().items()}
@@ -309,7 +309,7 @@ class Run(RunFiles):
 
     @property
     def validation(self) -> Validation | None:
-        """What a fit validates, as far as it is known; None: nothing."""
+        """Return what a fit validates, as far as it is known; None: nothing."""
         return self.validates and self.validates.seen(self.saved.meta.get("validation"))
 
     @property
@@ -401,12 +401,12 @@ class Run(RunFiles):
 
     @property
     def fit_path(self) -> Path:
-        """Where a running fit is kept as it goes."""
+        """Return where a running fit is kept as it goes."""
         return self.place(f"{SCRATCH}/fit.pt")
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether a fit of this step was under way when a process ended."""
+        """Return whether a fit of this step was under way when a process ended."""
         return self._lost is not None
 
     def note_in_flight(self, records: int, flops: float, seconds: float) -> dict[str, Any]:
@@ -442,7 +442,7 @@ class Run(RunFiles):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What files that can be made again must hold, by their names."""
+        """Return what files that can be made again must hold, by their names."""
         return {**self.saved.meta.get("about", {}), **self._about}
 
     def add_file(self, name: str, path: str, about: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def infer(model: nn.Module, batch: Any, *, items: ItemFormat, task: str, place: 
 
 
 def decides_itself(model: nn.Module) -> bool:
-    """Whether the model has an ``infer`` of its own, which gets the batch as it is."""
+    """Return whether the model has an ``infer`` of its own, which gets the batch as it is."""
     return callable(getattr(model, "infer", None))
 
 
@@ -83,7 +83,7 @@ def check_shown(model: nn.Module, pool: PoolDataModule) -> None:
 def arguments(
     model: nn.Module, batch: Any, items: ItemFormat, place: Place | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What ``forward`` is called with: the batch without its target.
+    """Return what ``forward`` is called with: the batch without its target.
 
     Args:
         model: the user's module.

@@ -30,7 +30,7 @@ Payload = Callable[[Any], dict[str, Tensor]]
 
 
 class Readable(Protocol):
-    """What inference needs of a pool; a :class:`~al_lightning.pool.datamodule.PoolDataModule` has it."""
+    """Hold what inference needs of a pool; a :class:`~al_lightning.pool.datamodule.PoolDataModule` has it."""
 
     task: str
     items: ItemFormat
@@ -40,7 +40,7 @@ class Readable(Protocol):
 
     @property
     def place(self) -> Place | None:
-        """Where the target stands in a batch; None: where it stands in an item."""
+        """Return where the target stands in a batch; None: where it stands in an item."""
 
     def indexed_dataloader(self, ids: Sequence[int] | np.ndarray, place: Place | None = None) -> DataLoader[Any]:
         """``(ids, batch)`` for exactly these ids, in this order."""
@@ -48,7 +48,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a model about every record. It is pickled and goes to where the model is.
+    """Hold what is asked of a model about every record. It is pickled and goes to where the model is.
 
     Args:
         on: given the model, a context in which the payload can be taken of its outputs.
@@ -62,7 +62,7 @@ class Question:
 
     @classmethod
     def of(cls, strategy: Strategy, *, seed: int) -> Question:
-        """What a strategy needs to know of its candidates.
+        """Return what a strategy needs to know of its candidates.
 
         Args:
             strategy: whose payload travels.
@@ -107,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What came back.
+    """Hold what came back.
 
     Args:
         ids: records that were answered for, ``(n,)``, in the order they were asked in.

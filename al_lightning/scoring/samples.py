@@ -48,7 +48,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Samples:
-    """How answers are drawn.
+    """Hold how answers are drawn.
 
     Args:
         passes: with dropout on, where the model is no ensemble.

@@ -11,7 +11,7 @@ from al_lightning.pool.view import PoolView
 
 @dataclass(frozen=True)
 class Scores:
-    """What came back for the candidates.
+    """Hold what came back for the candidates.
 
     Args:
         ids: candidates, ``(n,)``.

@@ -109,7 +109,7 @@ class Schedule:
         return statistics.median(self._recent) if self._recent else None
 
     def next(self, worker: Hashable) -> Attempt | None:
-        """What an idle worker does next, if there is anything to do."""
+        """Return what an idle worker does next, if there is anything to do."""
         while self._waiting and self._waiting[0] in self._closed:  # a copy has answered since it was put back
             self._waiting.popleft()
         shard = self._waiting.popleft() if self._waiting else self._slowest()

@@ -34,7 +34,7 @@ _STEP_SECONDS = 0.1
 
 @dataclass
 class _Found:
-    """What a process has scored."""
+    """Hold what a process has scored."""
 
     ids: list[np.ndarray] = field(default_factory=list)
     rows: list[dict[str, np.ndarray]] = field(default_factory=list)

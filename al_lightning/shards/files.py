@@ -139,7 +139,7 @@ class Shards(Dataset[Any], ABC):
 
     @abstractmethod
     def _rows(self, shard: int, opened: Any, at: np.ndarray) -> Sequence[dict[str, Any]]:
-        """What the shard holds of its records at these places, in this order."""
+        """Return what the shard holds of its records at these places, in this order."""
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -155,7 +155,7 @@ class Shards(Dataset[Any], ABC):
         return self._count.total
 
     def identity(self, id: int) -> list[Any]:
-        """What a record is recognised by when a run goes on, without reading it."""
+        """Return what a record is recognised by when a run goes on, without reading it."""
         shard = int(self._shards(np.array([id]))[0])
         number = int(self._file_of[shard])
         return [self.paths[number].name, self._made_of[number], shard, id - int(self._starts[shard])]

@@ -22,7 +22,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class TarIndex:
-    """Where everything is in a tar file, of n records in m members.
+    """Hold where everything is in a tar file, of n records in m members.
 
     Args:
         stamp: size of the file, and when it was written (nanoseconds), ``(2,)`` int64.

@@ -40,7 +40,7 @@ def trained_on(run: Run) -> np.ndarray:
 
 
 def new_labels(run: Run) -> int:
-    """How many of the records that fits go over, the last, are new since the last fit."""
+    """Return how many of the records that fits go over, the last, are new since the last fit."""
     first = run.saved.first_new_place
     return min(sum(run.saved.places[i] >= first for i in run.pool.state.labels), len(trained_on(run)))
 

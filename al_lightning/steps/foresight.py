@@ -139,7 +139,7 @@ class Foresight:
         return run.bill_after(entries, 0)
 
     def forecast(self, run: Run, record: RoundRecord, bill: Bill, size: Callable[[History], int]) -> dict[str, float]:
-        """What the run will have cost at its end, by measured costs; empty where no end is in sight.
+        """Return what the run will have cost at its end, by measured costs; empty where no end is in sight.
 
         Args:
             run: after a fit.
@@ -164,7 +164,7 @@ class Foresight:
         return _at(bill)
 
     def exceeded(self, run: Run, ahead: Bill | None, what: str) -> Reason | None:
-        """Why that bill must not come about, if a budget says so."""
+        """Return why that bill must not come about, if a budget says so."""
         if ahead is None:
             return None
         return next((r for rule in self.budgets if (r := rule.exceeded(run.bill, ahead, what)) is not None), None)

@@ -42,7 +42,7 @@ def ask(run: Run, oracle: Oracle, query: LabelRequest) -> Intake:
 
 
 def corrected(run: Run, oracle: Oracle) -> Intake:
-    """What people have said since this run last looked, where no query is open."""
+    """Return what people have said since this run last looked, where no query is open."""
     if not isinstance(oracle, People):
         return Intake()
     query = request(run)
@@ -73,7 +73,7 @@ def mended(run: Run, oracle: Oracle) -> Intake:
 
 
 def _wrong(run: Run, answers: Mapping[int, object]) -> dict[int, str]:
-    """What is wrong with each of these labels that cannot be trained on."""
+    """Return what is wrong with each of these labels that cannot be trained on."""
     found = {}
     for i, label in answers.items():
         try:
@@ -95,7 +95,7 @@ def _asked_again(run: Run, oracle: Oracle, ids: Sequence[int]) -> Intake:
 
 
 def waits(run: Run, oracle: Oracle) -> Reason:
-    """What a run that has stopped waits for."""
+    """Return what a run that has stopped waits for."""
     query = request(run, run.saved.open_ids)
     n = len(query.ids)
     if not isinstance(oracle, People):

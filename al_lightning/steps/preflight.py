@@ -82,7 +82,7 @@ def preflight(run: Run, learner: Parts) -> None:
 
 
 class _Rehearsal:
-    """What is known while a rehearsal goes on.
+    """Hold what is known while a rehearsal goes on.
 
     Attributes:
         said: what had to be left out.

@@ -28,7 +28,7 @@ _SCORED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PerRecord:
-    """What was measured.
+    """Hold what was measured.
 
     Args:
         forward: FLOPs of inferring a record.

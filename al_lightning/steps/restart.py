@@ -115,7 +115,7 @@ def _fresh_selection(run: Run, size: int) -> Change:
 
 
 def _other_labels(run: Run, reason: Reason) -> Meta:
-    """What becomes of the labels there were: paid for and kept, and left out of fits that they would mislead.
+    """Return what becomes of the labels there were: paid for and kept, and left out of fits that they would mislead.
 
     That are labels which a control contradicts, and those of one class, which would outweigh all others.
     """

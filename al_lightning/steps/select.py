@@ -135,7 +135,7 @@ def _partly_scored(found: Answers, asked: np.ndarray) -> Reason:
 
 
 def _predict(run: Run, ids: np.ndarray) -> dict[str, tuple[object, float | None]]:
-    """What the model answers to a query; it is on the bill like other inference."""
+    """Return what the model answers to a query; it is on the bill like other inference."""
     with run.reading(ids) as (_, meter):
         began = run.energy.reading()
         arrays, flops, seconds, _ = run_inference(run.trainer, run.model, run.pool, ids, _answers, meter)

@@ -12,7 +12,7 @@ from al_lightning.stop.base import last_agreements
 
 
 def is_stable(agreement: Sequence[float], threshold: float) -> bool:
-    """Whether the mean agreement has reached the threshold; never where a value is NaN or there is none."""
+    """Return whether the mean agreement has reached the threshold; never where a value is NaN or there is none."""
     return bool(agreement) and math.fsum(agreement) / len(agreement) >= threshold
 
 

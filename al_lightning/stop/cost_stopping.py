@@ -24,7 +24,7 @@ def further_labels(labels: Sequence[int], most: int) -> np.ndarray:
 
 
 def cost_of_rounds(ahead: np.ndarray, *, now: int, price: float, compute: float) -> np.ndarray:
-    """What it costs from now until each of the further rounds is over, ``(m,)``.
+    """Return what it costs from now until each of the further rounds is over, ``(m,)``.
 
     Args:
         ahead: labelled records after each.
@@ -36,7 +36,7 @@ def cost_of_rounds(ahead: np.ndarray, *, now: int, price: float, compute: float)
 
 
 def best_stop(gain: np.ndarray, cost: np.ndarray, *, value: float) -> tuple[int, float]:
-    """Which further round it would be best to stop after, and what that is worth: ``max(value * gain - cost)``.
+    """Return which further round it would be best to stop after, and what that is worth: ``max(value * gain - cost)``.
 
     Going on pays if this is above 0 for any number of rounds, also where the next one alone would not pay.
     """
@@ -135,7 +135,7 @@ class CostStopping:
         )
 
     def costs(self, history: History, forecast: Forecast) -> np.ndarray:
-        """What further rounds cost, ``(m,)``."""
+        """Return what further rounds cost, ``(m,)``."""
         rounds, prices = history.rounds, history.bill.prices
         # What a kill has cost says nothing of the rounds to come.
         seconds = [r.cost.get("seconds", 0.0) - r.cost.get("seconds_lost", 0.0) for r in rounds]

@@ -84,7 +84,7 @@ def standard_error(share: float, records: int) -> float:
 
 
 def below_control(accuracy: float, control: Control, *, val_labels: int, min_delta: float) -> bool:
-    """Whether a run is worse than new weights on records drawn at random, of which there were no more.
+    """Return whether a run is worse than new weights on records drawn at random, of which there were no more.
 
     Args:
         accuracy: the run's best so far, 0 to 1.
@@ -99,7 +99,7 @@ def below_control(accuracy: float, control: Control, *, val_labels: int, min_del
 
 
 def contradicts_labels(control: Control) -> bool:
-    """Whether a control trained on other records firmly contradicts the labels that the run has bought.
+    """Return whether a control trained on other records firmly contradicts the labels that the run has bought.
 
     It cannot be expected to agree with more of them than it is right about on validation records; where labels are
     wrong at random it agrees with fewer, in proportion.
@@ -119,7 +119,7 @@ def below_band(
     val_labels: int,
     min_delta: float,
 ) -> float | None:
-    """Where the last round's accuracy should have been at least, if it is below that; else None.
+    """Return where the last round's accuracy should have been at least, if it is below that; else None.
 
     The rounds before it are carried on as a learning curve (see :mod:`al_lightning.stop.learning_curve`), and the lower
     end of its 80 % interval, less the noise of two accuracies, is what should have been reached. Three rounds are

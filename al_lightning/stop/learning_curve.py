@@ -15,7 +15,7 @@ _FLOORS = np.linspace(0, 1, 25)
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of learning curves before this one is seen.
+    """Hold what is known of learning curves before this one is seen.
 
     The defaults are what ``python -m benchmarks.stopping evaluate`` fits to recorded curves of six data sets with two
     models each, rounded.

@@ -25,7 +25,7 @@ _SILENCE = 60.0
 
 @dataclass
 class Spent:
-    """What a call has cost so far.
+    """Hold what a call has cost so far.
 
     Args:
         records: that went through the model, those that did so twice included.
@@ -204,7 +204,7 @@ class Call:
         self.gathered.add(shard, done.arrays)
 
     def _bill_unfinished(self, attempt: Attempt) -> None:
-        """What a worker did of a shard that it will not answer for, as far as can be told from here."""
+        """Bill what a worker did of a shard that it will not answer for, as far as can be told from here."""
         seconds, pace = max(0.0, time.monotonic() - attempt.since), self.schedule.pace
         records = len(attempt.shard) * (1.0 if pace is None else min(1.0, seconds / max(pace, 1e-9)))
         flops, read = records * self.known.get("forward", 0.0), records * self.spent.bytes_per_record
@@ -238,7 +238,7 @@ def _in_shard(error: ActiveLearningError, shard: Shard) -> ActiveLearningError:
 
 
 def _result_of(reference: Any) -> tuple[Any, BaseException | None, BaseException | None]:
-    """What a task returned, or the error it raised, or why its worker is gone."""
+    """Return what a task returned, or the error it raised, or why its worker is gone."""
     import ray
     from ray import exceptions
 

@@ -149,7 +149,7 @@ def _packs(value: Any) -> bool:
 
 
 def reading_of(pool: PoolDataModule, opens: Callable[[], Any] | None) -> Reading:
-    """What of a pool goes to the workers.
+    """Return what of a pool goes to the workers.
 
     Args:
         pool: the pool.

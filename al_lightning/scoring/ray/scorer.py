@@ -149,5 +149,5 @@ def _asked(request: Request) -> list[Any]:
 
 
 def _key(request: Request, batch: int) -> str:
-    """What answers of an earlier process must be to."""
+    """Return what answers of an earlier process must be to."""
     return digest([unwrapped(request.model).state_dict(), request.question.says, batch]) if request.scratch else ""

@@ -47,7 +47,7 @@ class Workers:
 
     @property
     def needs(self) -> dict[str, float]:
-        """What Ray sets aside for each."""
+        """Return what Ray sets aside for each."""
         return {name: value for name, value in (("CPU", self.cpus), ("GPU", self.gpus)) if value}
 
 
@@ -83,7 +83,7 @@ class Team:
 
     @property
     def needs(self) -> str:
-        """What a worker takes, in words."""
+        """Return what a worker takes, in words."""
         return " or ".join(str(kind.needs) for kind in self._kinds)
 
     def fill(self) -> None:

@@ -35,19 +35,19 @@ _LOADING = ("num_workers", "prefetch_factor", "persistent_workers", "multiproces
 
 
 def versions() -> dict[str, str]:
-    """What must be the same here and there: pickles are exchanged, and numbers compared."""
+    """Return what must be the same here and there: pickles are exchanged, and numbers compared."""
     found = {name: version(name).split("+")[0] for name in ("al_lightning", "lightning", "torch")}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def unpack(packed: bytes) -> Any:
-    """What :func:`al_lightning.scoring.ray.cluster.pack` packed, on the CPU."""
+    """Return what :func:`al_lightning.scoring.ray.cluster.pack` packed, on the CPU."""
     return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the pool's records are read: what of a pool goes to the workers, once.
+    """Hold how the pool's records are read: what of a pool goes to the workers, once.
 
     Args:
         task: what logits mean.
