@@ -30,8 +30,9 @@ from al_lightning.features.provider import Features
 from al_lightning.fit.handed_back import Best, deliver
 from al_lightning.fit.outcome import Outcome
 from al_lightning.fit.plan import FitPlan, FitPolicy, load, modes_kept
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.set_up import materialise
-from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
+from al_lightning.fit.trainer import TrainerSource, fresh_trainer
 from al_lightning.history import History, Reason, RoundRecord, RoundSize
 from al_lightning.moved import passed_to_fit
 from al_lightning.oracles.oracle import SKIP, DatasetOracle, Oracle, People

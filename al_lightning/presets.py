@@ -22,8 +22,9 @@ from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.errors import BadPart, FeaturesMissing
 from al_lightning.features.source import RawInputs
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.set_up import materialise
-from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
+from al_lightning.fit.trainer import TrainerSource, fresh_trainer
 from al_lightning.learner import ActiveLearner
 from al_lightning.planning.planner import Way
 from al_lightning.planning.project import Project

@@ -77,7 +77,7 @@ def chaos(probability: float, *, seed: int) -> list[dict[str, Any]]:
     """A row of what became of one call, in which attempts at shards are doomed with this probability."""
     import ray
 
-    from benchmarks.distributed import Waiting, ask, model_of, pool_of
+    from benchmarks.distributed_models import Waiting, ask, model_of, pool_of
 
     nodes = Nodes(probability, seed)
     written = np.zeros(SHARDS * SHARD, dtype=np.int64)

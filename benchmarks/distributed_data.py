@@ -54,7 +54,7 @@ def by_ray_data(x: np.ndarray, model: Any, batch: int) -> np.ndarray:
 
 def against_ray_data(repeats: int = 3) -> list[dict[str, Any]]:
     """One row per repeat: rounds of scoring from nothing, workers included; sides take turns."""
-    from benchmarks.distributed import Computing, ask, model_of, pool_of
+    from benchmarks.distributed_models import Computing, ask, model_of, pool_of
 
     ray = imported()
     warnings.filterwarnings("ignore")
@@ -99,7 +99,7 @@ def against_ray_data(repeats: int = 3) -> list[dict[str, Any]]:
 
 def _here(pool: Any, model: Any) -> np.ndarray:
     from al_lightning.scoring.trainer import TrainerScorer
-    from benchmarks.distributed import ask
+    from benchmarks.distributed_models import ask
 
     return ask(TrainerScorer(), pool, model).arrays["score"]
 

@@ -30,7 +30,7 @@ ALLOWED = {
 }
 """Room -> rooms it may import from, for type checkers or at run time. Taking a name out is progress."""
 AS_IT_STANDS = {
-    "long files": 12,
+    "long files": 5,
     "functions that take Run": 81,
     "two-way folders": 19,
 }

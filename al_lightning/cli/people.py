@@ -10,28 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from al_lightning.cli.labelling import Labelling
 from al_lightning.cli.say import no_collection, say, say_error
-from al_lightning.cost.prices import Prices
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
-from al_lightning.history import Reason
-from al_lightning.oracles.file_oracle import pending, read_folder, release, repeats, waiting
-from al_lightning.oracles.label_cell import Language, language_of
-from al_lightning.oracles.label_file import Reader
-from al_lightning.oracles.oracle import SKIP, LabelRequest
-from al_lightning.oracles.statements import Decisions, Statement
-from al_lightning.oracles.votes import agreement, decide
+from al_lightning.oracles.file_oracle import pending, read_folder, release
+from al_lightning.oracles.oracle import SKIP
+from al_lightning.oracles.statements import Statement
+from al_lightning.oracles.votes import agreement
 from al_lightning.report.labels import Labelled, labelled_rows, write_csv, write_json_lines, write_parquet
 from al_lightning.report.table import print_table, si
 from al_lightning.run.durable import write_aside
-from al_lightning.run.intake import Intake, next_step, take_in
-from al_lightning.run.store import Saved, Store, read_run
+from al_lightning.run.intake import Intake, next_step
+from al_lightning.run.store import Store, read_run
 
 
 def people(verb: str, arguments: Sequence[str]) -> int:
@@ -59,83 +55,13 @@ def _parser(verb: str, does: str) -> argparse.ArgumentParser:
     return parser
 
 
-class _Labelling:
-    """Hold how a run's answers are to be read, from its folder alone."""
-
-    def __init__(self, folder: Path, saved: Saved) -> None:
-        self.folder, self.saved = folder, saved
-        if "config" not in saved.meta:
-            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
-        self.rules: dict[str, Any] = saved.meta.get("labelling") or {}
-        self.task: str = saved.meta["config"]["task"]
-        self.annotators: int = self.rules.get("annotators", 1)
-        self.adjudicator: str | None = self.rules.get("adjudicator")
-        self.queries = Path(self.rules.get("folder") or folder / "queries")
-
-    @property
-    def reader(self) -> Reader:
-        return Reader(
-            language=language_of(self.task, self.rules.get("classes"), self.saved.answers.values()),
-            queried=frozenset(i for query in self.saved.queries for i in query),
-            key=lambda i: self.saved.keys.get(i, i),
-            size=self.saved.meta["fingerprint"]["size"],
-            task=self.task,
-        )
-
-    @property
-    def request(self) -> LabelRequest:
-        def target(id: int) -> Any:
-            raise PoolError("a run folder holds no labels but those that people gave.")
-
-        ids = self.saved.open_ids
-        prices = Prices(**self.rules.get("prices", {}))
-        return LabelRequest(
-            round=len(self.saved.queries),
-            ids=np.asarray(ids, dtype=np.int64),
-            keys=tuple(self.saved.keys.get(i, i) for i in ids),
-            target=target,
-            task=self.task,
-            folder=self.folder / "queries",
-            prices=prices,
-        )
-
-    @property
-    def decisions(self) -> Decisions:
-        rules: dict[str, Any] = {"annotators": self.annotators, "adjudicator": self.adjudicator}
-        return decide(self.saved.statements, task=self.task, **rules, ids=frozenset(self.saved.open_ids))
-
-    def intake(self, said: Any) -> Intake:
-        return take_in(self.saved, said, self.task, self.annotators, self.adjudicator)
-
-    def waits(self) -> Reason:
-        n = len(self.saved.open_ids)
-        if not self.rules:
-            return Reason("waiting", f"waiting for {n} labels; run again when they are there", {"labels": n})
-        language = Language(task=self.task, classes=self.rules.get("classes"))
-        if "server" in self.rules:
-            from al_lightning.oracles.label_studio import waiting_at
-
-            return waiting_at(
-                self.rules["server"], self.request, self.decisions, language=language, adjudicator=self.adjudicator
-            )
-        return waiting(
-            self.queries,
-            self.request,
-            self.decisions,
-            language=language,
-            annotators=self.annotators,
-            adjudicator=self.adjudicator,
-            repeats=repeats(self.rules.get("repeat", 0.0), n),
-        )
-
-
 # ---- status -----------------------------------------------------------------------------------------------------
 
 
 def _status(console: Console, arguments: Sequence[str]) -> None:
     parser = _parser("status", "Where a run stands. The run is only read, also while another process works on it.")
     folder = parser.parse_args(arguments).run
-    labelling = _Labelling(folder, read_run(folder))
+    labelling = Labelling(folder, read_run(folder))
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -144,7 +70,7 @@ def _status(console: Console, arguments: Sequence[str]) -> None:
     print_table(console, table)
 
 
-def status(labelling: _Labelling) -> list[tuple[str, str]]:
+def status(labelling: Labelling) -> list[tuple[str, str]]:
     """The rows of ``al-lightning status``."""
     saved = labelling.saved
     labelled = sum(value is not SKIP for value in saved.answers.values())
@@ -170,7 +96,7 @@ def status(labelling: _Labelling) -> list[tuple[str, str]]:
     return rows
 
 
-def _next(labelling: _Labelling) -> str:
+def _next(labelling: Labelling) -> str:
     saved = labelling.saved
     if saved.step == "label" and saved.open_ids:
         return str(labelling.waits())
@@ -186,7 +112,7 @@ def _next(labelling: _Labelling) -> str:
     return f"{does.get(saved.step, saved.step)}: run the same command"
 
 
-def _in_the_files(labelling: _Labelling) -> list[tuple[str, str]]:
+def _in_the_files(labelling: Labelling) -> list[tuple[str, str]]:
     """Return what people have typed and the run has not taken in yet."""
     try:
         since = _last_read(labelling.saved.statements)
@@ -238,7 +164,7 @@ def _label(console: Console, arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     with _Opened(options.run) as store:
         saved = store.load()
-        labelling = _Labelling(options.run, saved)
+        labelling = Labelling(options.run, saved)
         if options.file.suffix.lower() not in (".csv", ".jsonl"):
             raise BadLabelFile(options.file, [f"{options.file.suffix or 'no suffix'}: allowed are .csv and .jsonl"])
         intake = labelling.intake(labelling.reader.read(options.file, source=os.path.realpath(options.file)))
@@ -254,7 +180,7 @@ def _approve(console: Console, arguments: Sequence[str]) -> None:
     options = _parser("approve", "Let a query that waits for approval go out to people.").parse_args(arguments)
     with _Opened(options.run) as store:
         saved = store.load()
-        labelling = _Labelling(options.run, saved)
+        labelling = Labelling(options.run, saved)
         round, approvals = len(saved.queries), saved.meta.get("approvals", [])
         waits = saved.step == "label" and pending(labelling.queries, round)
         known = next((a for a in approvals if saved.step == "label" and a["round"] == round), None)

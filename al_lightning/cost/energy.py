@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from al_lightning.errors import ActiveLearningError, MissingExtra
-from al_lightning.fit.trainer import Ranks
+from al_lightning.fit.ranks import Ranks
 
 _MILLIJOULES = 3.6e9
 """In a kilowatt-hour."""

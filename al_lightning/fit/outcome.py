@@ -24,11 +24,12 @@ from al_lightning.fit.checkpoints import load_best
 from al_lightning.fit.handed_back import monitored
 from al_lightning.fit.meter import Meter, Note
 from al_lightning.fit.plan import FitPlan, Length, Served, frozen
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.resume import FitFile, FitResume
 from al_lightning.fit.set_up import keep_start
 from al_lightning.fit.shape import KeepMoments, Moments, shaping
 from al_lightning.fit.state import State
-from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer, validate_once
+from al_lightning.fit.trainer import TrainerSource, fresh_trainer, validate_once
 from al_lightning.history import Reason
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.steps.tuning import settings_kept

@@ -1,6 +1,6 @@
 """A fresh Trainer per round; docs/adr/0002 and 0018 say why each line is here.
 
-With cadence.py and state.py the only module that touches Lightning's inside.
+With cadence.py, silent.py and state.py the only modules that touch Lightning's inside.
 """
 
 from __future__ import annotations
@@ -9,24 +9,13 @@ import copy
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
-from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
-    Callback,
-    EarlyStopping,
-    GradientAccumulationScheduler,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    ProgressBar,
-)
-from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -186,71 +175,6 @@ def fresh_trainer(
     return fresh
 
 
-_REHEARSED = (EarlyStopping, ModelCheckpoint, LearningRateMonitor, BackboneFinetuning, GradientAccumulationScheduler)
-"""Lightning's own callbacks that need something of a module; others, and the user's, see nothing of a rehearsal."""
-
-
-class _Nobody(DummyLogger):
-    """A logger whose folder can be written to, and who tells nobody."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = str(folder)
-
-    @property
-    def save_dir(self) -> str:
-        return self._folder
-
-    log_dir = root_dir = save_dir
-
-
-class BeforeSteps(Callback):
-    """A callback of the user's of which only what comes before a step is called: a step may need what it sets up."""
-
-    _HOOKS = (
-        *("setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start"),
-        *("on_validation_start", "on_validation_epoch_start", "on_validation_batch_start"),
-    )
-
-    def __init__(self, callback: Callback) -> None:
-        for name in self._HOOKS:
-            setattr(self, name, getattr(callback, name))
-
-    @classmethod
-    def of(cls, callbacks: Iterable[Callback]) -> list[Callback]:
-        """Those that a step could need: the user's own, of which this is a copy."""
-        own = [c for c in callbacks if not type(c).__module__.startswith(("lightning.", "al_lightning."))]
-        return [cls(c) for c in own if not getattr(c, "al_shared", False)]
-
-
-def silent_trainer(
-    trainer: TrainerSource, folder: Path, *, model: nn.Module, datamodule: Any, helped: bool = False
-) -> L.Trainer:
-    """A copy of the Trainer for a rehearsal: one batch of validation, nothing shown, logged or left behind.
-
-    Args:
-        trainer: as for :func:`fresh_trainer`.
-        folder: for what is written all the same.
-        model: shared with the copy.
-        datamodule: likewise.
-        helped: whether the user's own callbacks set up what a step needs.
-    """
-    silent = fresh_trainer(trainer, model=model, datamodule=datamodule, rehearsal=True)
-    callbacks: list[Callback] = silent.callbacks  # type: ignore[attr-defined]
-    own = [c for c in callbacks if type(c) in _REHEARSED and not getattr(c, "al_shared", False)]
-    for callback in own:
-        if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = None
-    silent.callbacks = [*(BeforeSteps.of(callbacks) if helped else ()), *own]  # type: ignore[attr-defined]
-    silent.loggers = [_Nobody(folder)] if silent.loggers else []
-    silent.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
-    silent._default_root_dir = str(folder)  # type: ignore[attr-defined]
-    silent.num_sanity_val_steps, silent.limit_val_batches = 0, 1 if silent.limit_val_batches else 0
-    if silent.check_val_every_n_epoch is not None:
-        silent.check_val_every_n_epoch = 1
-    return silent
-
-
 def set_epochs(trainer: L.Trainer, epochs: int) -> None:
     """Make the coming fit of a fresh copy shorter or longer than the Trainer says."""
     trainer.fit_loop.max_epochs = epochs
@@ -358,42 +282,3 @@ def borrowed_for_scoring(trainer: L.Trainer, model: L.LightningModule) -> Iterat
         _put_metrics(trainer, metrics)
         trainer.strategy._lightning_module = getattr(model, "_orig_mod", model)
         model.trainer = trainer
-
-
-class Ranks:
-    """The processes of a job, as the few operations a round needs; all of them trivial on one process."""
-
-    def __init__(self, trainer: L.Trainer) -> None:
-        self._strategy = trainer.strategy
-        self._launcher = trainer.strategy.launcher
-
-    def start(self) -> None:
-        """Start the other processes and connect to them. Until then ``strategy.broadcast`` silently does nothing."""
-        if self._launcher is not None:
-            self._launcher.launch(self._strategy.setup_environment)
-
-    @staticmethod
-    def _connected() -> bool:
-        return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-    @property
-    def world(self) -> int:
-        """Return how many processes there are."""
-        return torch.distributed.get_world_size() if self._connected() else 1
-
-    @property
-    def rank(self) -> int:
-        """Return which one this is; 0 is the one that writes."""
-        return torch.distributed.get_rank() if self._connected() else 0
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
-        return self._strategy.broadcast(value) if self.world > 1 else value
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, on every rank."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(values, value)
-        return values

@@ -2,112 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter, Retry
-
-from al_lightning.errors import ActiveLearningError, PoolError
+from al_lightning.errors import PoolError
 from al_lightning.history import Reason
 from al_lightning.oracles.file_oracle import Columns, ties_among
 from al_lightning.oracles.label_cell import Language, check_classes, plain_classes, words
+from al_lightning.oracles.label_studio_server import MARK, TOKEN, LabelStudioError, Server, project_page
 from al_lightning.oracles.oracle import SKIP, LabelRequest
 from al_lightning.oracles.statements import Decisions, Statement
 from al_lightning.oracles.votes import answers
 
-TOKEN = "LABEL_STUDIO_API_KEY"
-"""Environment variable that holds the access token; nothing else does, so that it reaches no file of a run."""
-_MARK = "al_lightning"
-_SECONDS, _WAIT = 60, 0.5
-_PAGE = 500
 _CONTROLS = {"multiclass": "Choices", "binary": "Choices", "multilabel": "Choices", "regression": "Number"}
-
-
-class LabelStudioError(ActiveLearningError):
-    """A server that does not answer, refuses, or has a project that does not fit the pool."""
-
-
-def _page(url: str, project: int) -> str:
-    return f"{url.rstrip('/')}/projects/{project}"
-
-
-class _Server:
-    """Label Studio's REST API, as far as it is needed."""
-
-    def __init__(self, url: str, project: int) -> None:
-        self.url, self.project = url.rstrip("/"), project
-        self._session = requests.Session()
-        again = Retry(total=4, backoff_factor=_WAIT, status_forcelist=(502, 503, 504), allowed_methods=("GET",))
-        self._session.mount(self.url, HTTPAdapter(max_retries=again))
-        self._session.headers["Authorization"] = self._authorization()
-
-    @property
-    def page(self) -> str:
-        """Return where people work."""
-        return _page(self.url, self.project)
-
-    def _authorization(self) -> str:
-        token = os.environ.get(TOKEN, "").strip()
-        if not token:
-            raise LabelStudioError(f"{self.url}: no access token. Put the one of your account settings into {TOKEN}.")
-        if token.count(".") != 2:
-            return f"Token {token}"
-        # A personal access token is exchanged for one that lives for minutes.
-        return f"Bearer {self.call('POST', 'token/refresh', json={'refresh': token})['access']}"
-
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON that ``/api/<path>`` answers; messages of errors hold neither headers nor what was sent."""
-        try:
-            reply = self._session.request(method, f"{self.url}/api/{path}", timeout=_SECONDS, **options)
-        except requests.RequestException as error:
-            raise LabelStudioError(
-                f"{self.url} does not answer ({type(error).__name__}). Start Label Studio, or correct url=; labels "
-                "that were given are safe, and the same command goes on."
-            ) from None
-        if reply.status_code in (401, 403):
-            raise LabelStudioError(
-                f"{self.url} refuses the access token in {TOKEN} ({reply.status_code} {reply.reason}). Copy it anew "
-                "from the account settings; legacy tokens may be switched off there."
-            )
-        if reply.status_code == 404:
-            raise LabelStudioError(f"{self.page} is not there (404 {reply.reason}): correct url= or project=.")
-        try:
-            reply.raise_for_status()
-            return reply.json()
-        except requests.RequestException:
-            raise LabelStudioError(
-                f"{self.url}/api/{path} answers {reply.status_code} {reply.reason}: {reply.text[:200]!r}."
-            ) from None
-
-    @cached_property
-    def controls(self) -> dict[str, dict[str, Any]]:
-        """Control tags of the labelling interface by name."""
-        return dict(self.call("GET", f"projects/{self.project}")["parsed_label_config"])
-
-    @cached_property
-    def people(self) -> dict[int, str]:
-        """Return who is behind a user's number."""
-        return {user["id"]: user["email"] or user["username"] for user in self.call("GET", "users")}
-
-    def tasks(self) -> Iterable[dict[str, Any]]:
-        """Every task that this library has made in the project, with its annotations."""
-        page, left = 1, 1
-        while left > 0:
-            found = self.call(
-                "GET", "tasks", params={"project": self.project, "page": page, "page_size": _PAGE, "fields": "all"}
-            )
-            yield from (task for task in found["tasks"] if _MARK in (task.get("meta") or {}))
-            left = found["total"] - page * _PAGE
-            page += 1
-
-    def make(self, tasks: Sequence[dict[str, Any]]) -> None:
-        """Make tasks, all of them or none."""
-        self.call("POST", f"projects/{self.project}/import", json=list(tasks))
 
 
 @dataclass
@@ -166,7 +75,7 @@ class LabelStudioOracle:
     def ask(self, request: LabelRequest) -> None:
         """Make the tasks that are not there yet."""
         self._request = request
-        language, server = self._language(request), _Server(self.url, self.project)
+        language, server = self._language(request), Server(self.url, self.project)
         name, control = self._control(server, language)
         there = {id for _, id in self._tasks(server, request)}
         look = self.data if callable(self.data) else (self.data or {}).get
@@ -176,7 +85,7 @@ class LabelStudioOracle:
                 continue
             shown = {"key": str(key), **(look(i) or {})}
             task: dict[str, Any] = {
-                "data": shown, "meta": {_MARK: {"id": i, "key": str(key), "round": request.round}},
+                "data": shown, "meta": {MARK: {"id": i, "key": str(key), "round": request.round}},
             }  # fmt: skip
             if i in request.predictions:
                 value, confidence = request.predictions[i]
@@ -192,7 +101,7 @@ class LabelStudioOracle:
     def _language(self, request: LabelRequest) -> Language:
         return Language(task=request.task, classes=self.classes)  # refuses tasks no control tag can hold
 
-    def _control(self, server: _Server, language: Language) -> tuple[str, dict[str, Any]]:
+    def _control(self, server: Server, language: Language) -> tuple[str, dict[str, Any]]:
         kind = _CONTROLS[language.task]
         found = {name: tag for name, tag in server.controls.items() if tag["type"] == kind}
         if self.control is not None:
@@ -209,7 +118,7 @@ class LabelStudioOracle:
             self._check_choices(server, language, list(control["labels"]))
         return name, control
 
-    def _check_choices(self, server: _Server, language: Language, choices: list[str]) -> None:
+    def _check_choices(self, server: Server, language: Language, choices: list[str]) -> None:
         names = language.names or tuple(str(i) for i in range(language.count or 0))
         wrong = sorted(set(choices) ^ set(names)) if names else [c for c in choices if not c.isdecimal()]
         if wrong:
@@ -219,7 +128,7 @@ class LabelStudioOracle:
             )
 
     def _id(self, task: Mapping[str, Any], request: LabelRequest) -> int:
-        mark = task["meta"][_MARK]
+        mark = task["meta"][MARK]
         id, key = int(mark["id"]), str(mark["key"])
         if not 0 <= id < request.size or str(request.key(id)) != key:
             raise PoolError(
@@ -242,7 +151,7 @@ class LabelStudioOracle:
             PoolError: an annotation that holds no label of the task, or of more than one control.
             LabelStudioError: the server does not answer, or refuses.
         """
-        language, server = self._language(request), _Server(self.url, self.project)
+        language, server = self._language(request), Server(self.url, self.project)
         name, _ = self._control(server, language)
         found: dict[tuple[int, str], tuple[str, Statement]] = {}
         for task, id in self._tasks(server, request):
@@ -252,7 +161,7 @@ class LabelStudioOracle:
                         found[id, said.who] = (at, said)
         return [said for _, said in sorted(found.values(), key=lambda pair: pair[0])]
 
-    def _tasks(self, server: _Server, request: LabelRequest) -> Iterator[tuple[dict[str, Any], int]]:
+    def _tasks(self, server: Server, request: LabelRequest) -> Iterator[tuple[dict[str, Any], int]]:
         for task in server.tasks():
             with _as_written(server.page, task):
                 id = self._id(task, request)
@@ -260,7 +169,7 @@ class LabelStudioOracle:
 
     @property
     def _page(self) -> str:
-        return _page(self.url, self.project)
+        return project_page(self.url, self.project)
 
     def rules(self) -> dict[str, Any]:
         """Return what ``al-lightning status`` and ``label`` need to know; they do not ask the server."""
@@ -293,7 +202,7 @@ def waiting_at(
 
 
 def _annotations(
-    server: _Server, task: Mapping[str, Any], id: int, name: str, language: Language
+    server: Server, task: Mapping[str, Any], id: int, name: str, language: Language
 ) -> Iterator[tuple[str, Statement]]:
     """Yield what a task's annotations say, oldest first, and when each was said."""
     place = f"{server.page}/data?task={task['id']}"

@@ -14,7 +14,7 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Entry
 from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.errors import BadScores
-from al_lightning.fit.trainer import silent_trainer
+from al_lightning.fit.silent import silent_trainer
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.preflight.untouched import stand_in
 from al_lightning.run.run import Run
@@ -54,7 +54,7 @@ class Work:
         return stand_in(model, [pool, *pool.datasets, self.run.source])
 
     def trainer(self, actor: L.LightningModule, *, helped: bool = False) -> L.Trainer:
-        """Build a Trainer for it, see :func:`~al_lightning.fit.trainer.silent_trainer`."""
+        """Build a Trainer for it, see :func:`~al_lightning.fit.silent.silent_trainer`."""
         return silent_trainer(self.run.source, self.folder, model=actor, datamodule=self.run.pool, helped=helped)
 
     def add(self, entries: Iterable[Entry]) -> None:

@@ -17,8 +17,9 @@ from al_lightning.report import charts, classes, panels
 from al_lightning.report.groups import Group, differences, grouped, half_width
 from al_lightning.report.panels import Panel
 from al_lightning.report.people import voices
+from al_lightning.report.read import find
 from al_lightning.report.records import Show, records
-from al_lightning.report.runs import ReportedRun, find, main_metric
+from al_lightning.report.runs import ReportedRun, main_metric
 from al_lightning.report.table import si
 from al_lightning.run.durable import write_aside
 from al_lightning.run.reading import checked

@@ -11,8 +11,8 @@ import torch
 
 from al_lightning.errors import DamagedFile
 from al_lightning.fit.plan import Weights
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.shape import Moments
-from al_lightning.fit.trainer import Ranks
 from al_lightning.run.durable import Hashed, digest_of, read_tensors, write_aside
 from al_lightning.run.paths import inside
 from al_lightning.run.store import Saved

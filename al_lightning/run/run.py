@@ -24,7 +24,8 @@ from al_lightning.cost.rehearsed import Rehearsed
 from al_lightning.cost.validation import Validation
 from al_lightning.errors import PoolChanged
 from al_lightning.fit.plan import Weights
-from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
+from al_lightning.fit.ranks import Ranks
+from al_lightning.fit.trainer import TrainerSource, fresh_trainer
 from al_lightning.history import Control, History
 from al_lightning.planning.architectures import BACKWARD
 from al_lightning.pool.datamodule import PoolDataModule

@@ -18,7 +18,8 @@ from torch import nn
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.cost.ledger import Stopwatch
 from al_lightning.errors import ActiveLearningError
-from al_lightning.fit.trainer import Ranks, borrowed_for_scoring
+from al_lightning.fit.ranks import Ranks
+from al_lightning.fit.trainer import borrowed_for_scoring
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.views import read
 from al_lightning.query.base import Strategy, check_task

@@ -18,8 +18,9 @@ from al_lightning.cost.ledger import Entry, Stopwatch
 from al_lightning.errors import UnknownMonitor
 from al_lightning.fit.meter import Meter
 from al_lightning.fit.plan import load, reinitialise, snapshot
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.shape import ScaleRate
-from al_lightning.fit.trainer import Ranks, fresh_trainer
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.history import Control
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.run.run import Run

@@ -21,8 +21,9 @@ from al_lightning.errors import ActiveLearningError, PreflightFailed
 from al_lightning.features.source import Layer
 from al_lightning.fit.outcome import Outcome, run_fit
 from al_lightning.fit.plan import FitPlan, Length, Served, Weights, load, records_of, snapshot
+from al_lightning.fit.silent import BeforeSteps
 from al_lightning.fit.start import apply_start
-from al_lightning.fit.trainer import BeforeSteps, fresh_trainer
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.history import RoundRecord
 from al_lightning.preflight.labels import labels_of
 from al_lightning.preflight.monitors import Monitors, OneBatch, check_monitors, logs, monitors_of, monitors_of_rules

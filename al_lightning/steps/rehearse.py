@@ -14,8 +14,9 @@ from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import PoolError
 from al_lightning.fit.outcome import Outcome, run_fit
 from al_lightning.fit.plan import FitPlan, Length, Served, load, snapshot
+from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.set_up import materialise
-from al_lightning.fit.trainer import Ranks, TrainerSource, fresh_trainer
+from al_lightning.fit.trainer import TrainerSource, fresh_trainer
 from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.state import PoolState
 from al_lightning.scoring.outputs import Outputs

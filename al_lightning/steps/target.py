@@ -9,7 +9,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from al_lightning.cost.ledger import Entry
 from al_lightning.fit.meter import Meter
 from al_lightning.fit.plan import load, snapshot
-from al_lightning.fit.trainer import Ranks, fresh_trainer
+from al_lightning.fit.ranks import Ranks
+from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.run.changes import Change
 from al_lightning.run.run import Run
 from al_lightning.steps.control import trained_on

@@ -33,14 +33,14 @@ class Breaks(Reader):
 
 
 def test_an_importer_that_loses_an_answer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("al_lightning.cli.people.Reader", Loses)
+    monkeypatch.setattr("al_lightning.cli.labelling.Reader", Loses)
     row = fuzz.fuzz("class numbers", 240, tmp_path)
     assert row["half_imports"] > 2
     assert row["uncaught"] == 0
 
 
 def test_an_importer_that_breaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("al_lightning.cli.people.Reader", Breaks)
+    monkeypatch.setattr("al_lightning.cli.labelling.Reader", Breaks)
     row = fuzz.fuzz("class numbers", 40, tmp_path)
     assert row["uncaught"] > 5
     assert row["files_changed"] == row["uncaught"]

@@ -11,7 +11,7 @@ import pytest
 
 from al_lightning.cost.energy import CodeCarbonEnergy, EnergyUnknown, NvmlEnergy
 from al_lightning.errors import MissingExtra
-from al_lightning.report.runs import read
+from al_lightning.report.read import read
 from tests.helpers import learner, net, pool_of, quiet
 
 

@@ -12,7 +12,7 @@ import pytest
 from al_lightning.cli.main import main
 from al_lightning.errors import ActiveLearningError, PoolError
 from al_lightning.oracles import LabelStudioOracle
-from al_lightning.oracles.label_studio import TOKEN, LabelStudioError
+from al_lightning.oracles.label_studio_server import TOKEN, LabelStudioError
 from al_lightning.oracles.oracle import SKIP
 from al_lightning.run.store import read_run
 from tests.helpers import learner, net, pool_of
@@ -179,7 +179,7 @@ def test_what_was_edited_by_hand_is_refused_with_its_task(
         tasks = server.tasks(project)
         tasks[3] = edited(tasks[3], where, value)
         with monkeypatch.context() as patch:
-            patch.setattr("al_lightning.oracles.label_studio._Server.tasks", lambda self: iter(tasks))
+            patch.setattr("al_lightning.oracles.label_studio_server.Server.tasks", lambda self: iter(tasks))
             with pytest.raises(PoolError, match=words) as refused:
                 start(tmp_path, oracle)
         assert str(tasks[3]["id"]) in str(refused.value)
@@ -198,7 +198,7 @@ def test_a_task_that_was_imported_again_counts_by_its_time(tmp_path: Path, monke
         again = json.loads(json.dumps(tasks[0]))
         again["annotations"][0] |= {"updated_at": "0001-01-01T00:00:00Z", "id": 999}
         again["annotations"][0]["result"][0]["value"]["choices"] = [NAMES[(id_of(again) + 1) % 3]]
-        monkeypatch.setattr("al_lightning.oracles.label_studio._Server.tasks", lambda self: iter([*tasks, again]))
+        monkeypatch.setattr("al_lightning.oracles.label_studio_server.Server.tasks", lambda self: iter([*tasks, again]))
         start(tmp_path, oracle)
         assert read_run(tmp_path).answers[id_of(again)] == id_of(again) % 3
 
@@ -246,7 +246,7 @@ def test_a_server_that_refuses_or_is_not_there(server: Server, tmp_path: Path, m
 
 
 def test_nobody_listens_and_the_run_goes_on_when_somebody_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("al_lightning.oracles.label_studio._WAIT", 0.0)
+    monkeypatch.setattr("al_lightning.oracles.label_studio_server._WAIT", 0.0)
     with servers.stand_in() as gone:
         project = gone.project(INTERFACE)
     with pytest.raises(LabelStudioError, match="does not answer"):

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from al_lightning.cli.people import _Labelling, status
+from al_lightning.cli.labelling import Labelling
+from al_lightning.cli.people import status
 from al_lightning.report import charts
 from al_lightning.report.labels import labelled_rows
 from al_lightning.report.page import _rounds
 from al_lightning.report.people import voices
-from al_lightning.report.runs import read
+from al_lightning.report.read import read
 from al_lightning.run.store import read_run
 from benchmarks.long_runs import long_run
 
@@ -42,7 +43,7 @@ def draw_all(folder: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path], Any]] = {
-    "status": lambda folder: status(_Labelling(folder, read_run(folder))),
+    "status": lambda folder: status(Labelling(folder, read_run(folder))),
     "export": lambda folder: [labelled.cell(row) for labelled in [labelled_rows(folder)] for row in labelled.rows],
     "rounds": lambda folder: _rounds(read(folder)),
     "people": lambda folder: voices(read(folder)),

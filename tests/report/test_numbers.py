@@ -13,7 +13,7 @@ from scipy import stats
 from al_lightning.report import charts, classes
 from al_lightning.report.groups import grouped, half_width
 from al_lightning.report.page import write_report
-from al_lightning.report.runs import read
+from al_lightning.report.read import read
 from al_lightning.run.describe import flatten
 from al_lightning.run.store import read_run
 from tests.helpers import learner, net, pool_of

@@ -19,8 +19,8 @@ from al_lightning.errors import ActiveLearningError, PoolChanged
 from al_lightning.oracles import FileOracle
 from al_lightning.query import KCenterGreedy, Margin, Random
 from al_lightning.report.groups import grouped, half_width
+from al_lightning.report.read import find, read
 from al_lightning.report.records import _picture, records
-from al_lightning.report.runs import find, read
 from al_lightning.round_size import Listed
 from tests.callbacks.test_stall_restart import CHANCE, Dead
 from tests.formats import as_format

@@ -25,7 +25,7 @@ from al_lightning.callbacks.warm_start import WarmStart
 from al_lightning.contrib import Dash, Replay
 from al_lightning.cost.flops import FlopMeter
 from al_lightning.errors import CannotWrite
-from al_lightning.fit import meter
+from al_lightning.fit import fit_file, meter
 from al_lightning.fit import resume as fit_resume
 from al_lightning.oracles.file_oracle import FileOracle
 from al_lightning.result import Result
@@ -534,7 +534,7 @@ def test_a_disk_without_room_for_it_stops_no_fit(tmp_path: Path, monkeypatch: py
     def full(path: Path, write: Any) -> None:
         raise CannotWrite(path, OSError(28, "No space left on device"))
 
-    monkeypatch.setattr(fit_resume, "write_aside", full)
+    monkeypatch.setattr(fit_file, "write_aside", full)
     with pytest.warns(UserWarning, match=r"begins again if it is interrupted: .*No space left"):
         _, result = run(tmp_path / "run")
     assert len(result.labelled) == 24
@@ -552,14 +552,14 @@ def test_epochs_of_milliseconds_are_not_kept_each(tmp_path: Path, monkeypatch: p
 
 def test_keeping_takes_no_more_than_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Path] = []
-    write = fit_resume.write_aside
+    write = fit_file.write_aside
 
     def slow(path: Path, action: Any) -> None:
         kept.append(path)
         time.sleep(0.2)
         write(path, action)
 
-    monkeypatch.setattr(fit_resume, "write_aside", slow)
+    monkeypatch.setattr(fit_file, "write_aside", slow)
     monkeypatch.setattr(fit_resume, "SHARE", 0.05)
     run(tmp_path / "run")
     assert len(kept) == 3  # once a fit of five epochs: the next time would be four seconds later

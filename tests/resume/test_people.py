@@ -19,7 +19,7 @@ from al_lightning.candidates import RotatingSubset
 from al_lightning.errors import ActiveLearningError, BadLabelFile, PoolError
 from al_lightning.oracles import FileOracle, file_oracle
 from al_lightning.query import KCenterGreedy
-from al_lightning.report.runs import read
+from al_lightning.report.read import read
 from al_lightning.round_size import Listed
 from al_lightning.run import store as store_module
 from al_lightning.run.store import Store, read_run
