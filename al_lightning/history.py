@@ -138,6 +138,6 @@ class History:
 
 
 class RoundSize(Protocol):
-    """Maps the history to the size of the next query; 0 means no further round."""
+    """Map the history to the size of the next query; 0 means no further round."""
 
     def __call__(self, history: History, /) -> int: ...

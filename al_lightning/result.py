@@ -27,6 +27,10 @@ class Result:
         reason: why the run ended, or what it waits for.
         run_dir: its folder.
         agreement: how far people agree on records that more than one answered, or one twice.
+
+    Example:
+        >>> result = frugal(trainer, labels=400, run_dir="runs/mine").fit(model, pool)  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
     """
 
     bill: Bill

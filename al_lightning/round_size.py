@@ -29,11 +29,15 @@ def _check_size(value: object, setting: str) -> None:
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same number of labels every round.
+    """Ask for the same number of labels every round.
 
     Args:
         size: labels per round.
         first: labels in the first round, ``size`` by default.
+
+    Example:
+        >>> Fixed(25)(History(pool_size=1000, unlabelled=1000))
+        25
     """
 
     size: int
@@ -50,7 +54,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Growing:
-    """Rounds that multiply the labelled set by a factor: 200, 200, 400, 800 labels for ``Growing(200, 2.0)``.
+    """Multiply the labelled set by a factor every round: 200, 200, 400, 800 labels for ``Growing(200, 2.0)``.
 
     The size follows the labels that are there, not the labels that were asked for: refused records are not made up.
     Training from scratch every round then costs at most ``factor / (factor - 1)`` times the last round's training.
@@ -58,6 +62,10 @@ class Growing:
     Args:
         first: labels in the first round, and in every round until one label has arrived.
         factor: labelled records after a round / before it, more than 1.
+
+    Example:
+        >>> Growing(200, 1.5)(History(pool_size=1000, unlabelled=800, labelled=200, round=1))
+        100
     """
 
     first: int
@@ -79,17 +87,26 @@ class Growing:
 
 @dataclass(frozen=True)
 class Doubling(Growing):
-    """Rounds that double the labelled set: :class:`Growing` with a factor of 2."""
+    """Double the labelled set every round: :class:`Growing` with a factor of 2.
+
+    Example:
+        >>> Doubling(first=50)(History(pool_size=1000, unlabelled=1000))
+        50
+    """
 
     factor: float = field(default=2.0, init=False)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Sizes written down, one per round; no further round after the last.
+    """Ask for sizes written down, one per round; no further round after the last.
 
     Args:
         sizes: labels per round, at least one round.
+
+    Example:
+        >>> Listed([50, 100])(History(pool_size=1000, unlabelled=1000))
+        50
     """
 
     sizes: Sequence[int]
@@ -107,7 +124,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class EvenRounds:
-    """A number of labels, spread evenly over a number of rounds.
+    """Spread a number of labels evenly over a number of rounds.
 
     What is still to be bought is divided by the rounds that are left: refused records are asked for again later, and
     labels that were there before the run make its rounds smaller.
@@ -115,6 +132,10 @@ class EvenRounds:
     Args:
         labels: labelled records after the last round.
         rounds: how many rounds.
+
+    Example:
+        >>> EvenRounds(labels=400, rounds=8)(History(pool_size=1000, unlabelled=1000))
+        50
     """
 
     labels: int
@@ -132,7 +153,7 @@ class EvenRounds:
 
 @dataclass(frozen=True)
 class Planned:
-    """The first of the cheapest rounds still to come, planned anew before every query from what the run has cost.
+    """Plan the cheapest rounds still to come anew before every query, by what the run has cost; ask for the first.
 
     After a fit a record's FLOPs and seconds of training and of scoring are known, and so are the labels there are. Of
     one to 24 further rounds, even or growing, each with as many labels as it takes, those are kept that cost the least
@@ -146,6 +167,11 @@ class Planned:
         candidates: the learner's.
         worth: of a label under them, beside one of ordinary active learning; 0.86 for ``experiment=frugal``.
         efficiency: what larger rounds cost in labels.
+
+    Example:
+        >>> from al_lightning import WarmStart
+        >>> Planned(400, first=40, epochs=24, fit=WarmStart("keep"))(History(pool_size=1000, unlabelled=1000))
+        40
     """
 
     labels: int

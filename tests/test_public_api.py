@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
 import subprocess
@@ -26,7 +27,7 @@ FOLDERS = (
     "callbacks", "candidates", "contrib", "cost", "features", "fit", "oracles", "query", "round_size", "scoring",
     "shards", "stop",
 )  # fmt: skip
-QUESTIONS = {"What", "Whether", "How", "Where", "When", "Which", "Who"}
+NO_VERBS = {"What", "Whether", "How", "Where", "When", "Which", "Who", "A", "An", "The", "One", "Each", "Base"}
 
 
 def exported() -> dict[str, Any]:
@@ -128,3 +129,30 @@ def test_a_folder_of_the_last_release_is_compared_by_the_names_of_this_one() -> 
     old["fit"]["gate"] = 0.9
     assert set(differing(old, now)) == {"candidates.selector.fraction", "fit.gate"}
     assert EveryK(RandomSubset(0.2), 2).count(unlabelled=100, size=5) == 20
+
+
+SAID = [n for n, x in PUBLIC.items() if not (inspect.isclass(x) and issubclass(x, BaseException))]
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_docstring_begins_with_a_verb(name: str) -> None:
+    first = own_doc(PUBLIC[name]).strip().split(None, 1)[0]
+    assert first.rstrip(",.:") not in NO_VERBS
+
+
+METHODS = [
+    name
+    for name, thing in PUBLIC.items()
+    if inspect.isclass(thing) and not issubclass(thing, BaseException) and not inspect.isabstract(thing)
+    and not getattr(thing, "_is_protocol", False)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_public_class_shows_an_example_that_runs(name: str) -> None:
+    kind = PUBLIC[name]
+    assert ">>> " in own_doc(kind)
+    given = dict(vars(sys.modules[kind.__module__]))
+    test = doctest.DocTestParser().get_doctest(own_doc(kind), given, name, None, None)
+    said: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed == 0, "".join(said)

@@ -74,7 +74,7 @@ class Weighed(Memory):
 )
 @dataclass(eq=False)
 class WarmStart(RoundCallback):
-    """A fit policy: reuse weights between rounds, or not.
+    """Reuse weights between rounds, or not: a fit policy.
 
     ``ActiveLearner(fit=WarmStart(...))`` carries out its plans. In a hand-written loop (examples/plain_loop.py) the
     callback does, on every Trainer that has it; the first fit of a module takes the weights as they are, and ``reason``
@@ -115,6 +115,11 @@ class WarmStart(RoundCallback):
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> warm = WarmStart("keep", epochs=0.12, first_epochs=0.36, stable=True)
+        >>> warm.plan(History(pool_size=1000, unlabelled=900, labelled=100)).start
+        'initial'
     """
 
     mode: Mode

@@ -26,7 +26,7 @@ def check_share(share: float, who: str, name: str = "share") -> None:
 
 
 class CandidateSelector(ABC):
-    """Base of every selector. It checks what comes out; the subclass writes ``_propose``.
+    """Serve as the base of every selector. It checks what comes out; the subclass writes ``_propose``.
 
     Attributes:
         reuses_scores: whether records scored in an earlier round may be queried by their stale score.

@@ -20,6 +20,11 @@ class EveryK(CandidateSelector):
     Args:
         selector: which records to infer when it is time to.
         k: rounds from one inference to the next; 1 is the selector alone, except that stale scores count.
+
+    Example:
+        >>> from al_lightning.candidates import WholePool
+        >>> EveryK(WholePool(), 2).count(unlabelled=900, size=10, turn=0)
+        900
     """
 
     selector: CandidateSelector

@@ -21,6 +21,10 @@ class RandomSubset(CandidateSelector):
 
     Args:
         fraction: of the unlabelled records, ``0 < fraction <= 1``. Never fewer records than the query needs.
+
+    Example:
+        >>> RandomSubset(0.1).count(unlabelled=900, size=10)
+        90
     """
 
     fraction: float

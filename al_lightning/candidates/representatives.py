@@ -88,6 +88,10 @@ class Representatives(CandidateSelector):
         memory: whether clusters with high remembered scores are looked at more (see :func:`cluster_worth`); without
             it, every cluster gets draws in proportion to its unlabelled members. Off by default: no measurement so
             far puts it above rotation alone (docs/cards/representatives.md).
+
+    Example:
+        >>> Representatives(0.1).uses_features
+        True
     """
 
     share: float

@@ -16,7 +16,7 @@ _QUERIES = 4096
 
 
 def neighbours_of(features: np.ndarray, ids: np.ndarray, k: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """The ``k`` records nearest to each of ``ids``, itself not counted, exact; the pool is read block by block.
+    """Return the ``k`` records nearest to each of ``ids``, itself not counted, exact; the pool is read block by block.
 
     Args:
         features: ``(N, d)``, row i belongs to id i; a memory map or float16 is fine.
@@ -73,6 +73,10 @@ class SEALS(CandidateSelector):
 
     Raises:
         ValueError: fewer than one neighbour.
+
+    Example:
+        >>> SEALS(20).uses_features
+        True
     """
 
     neighbours: int = 100

@@ -64,6 +64,10 @@ class ShardShare(CandidateSelector):
         share: fraction of the unlabelled records to infer, ``0 < share <= 1``. Never fewer than the query needs.
         best: fraction of them for which shards are taken by the mean of their records' last scores, ``0 <= best < 1``.
             Worth something where shards differ (by source, by day). Strategies without a score leave it out.
+
+    Example:
+        >>> ShardShare(0.05).uses_shards
+        True
     """
 
     share: float

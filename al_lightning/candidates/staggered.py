@@ -28,6 +28,10 @@ class RotatingSubset(CandidateSelector):
         spend: what scoring may cost over the run, as a fraction of one training on the labels it buys. Of a large pool
             that is less than ``share``, and rho does not grow with the pool. None, or where the price of scoring is
             not known (a hand-written loop, a Trainer without a limit on epochs): ``share`` alone decides.
+
+    Example:
+        >>> RotatingSubset(0.3).count(unlabelled=900, size=10)
+        270
     """
 
     share: float

@@ -12,7 +12,12 @@ from al_lightning.pool.view import PoolView
 
 @dataclass(frozen=True)
 class WholePool(CandidateSelector):
-    """Infer every unlabelled record, every round."""
+    """Infer every unlabelled record, every round.
+
+    Example:
+        >>> WholePool().count(unlabelled=900, size=10)
+        900
+    """
 
     def _propose(
         self, *, view: PoolView, size: int, rng: np.random.Generator, state: State

@@ -49,6 +49,11 @@ class Bill:
         prices: what the labels and the hours are priced at.
         kwh: energy by phase, where it was measured; what a fit validates is in its ``train``.
         flops_unknown: why FLOPs could not be counted, by kind of pass; they are NaN then, and rho is in seconds.
+
+    Example:
+        >>> bill = Bill(labels=100)
+        >>> round(bill.label_money, 2)
+        3.6
     """
 
     lines: dict[str, Line] = field(default_factory=dict)

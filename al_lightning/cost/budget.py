@@ -11,7 +11,7 @@ from al_lightning.history import History, Reason
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A stopping rule on what is spent. Several limits: the first one reached stops the run.
+    """Stop where a limit on what is spent is reached. Several limits: the first one reached stops the run.
 
     A limit is kept, not looked at afterwards. Labels: the last query is cut to fit. The others: what a round will cost
     is known from the rounds before (FLOPs per record, the plan, its labels and candidates; for seconds, the last
@@ -25,6 +25,10 @@ class Budget:
         hours: wall-clock hours of compute, all phases.
         money: labels and compute, in the currency of the prices.
         rho: all compute / one training on the labels there are; in seconds where FLOPs cannot be counted.
+
+    Example:
+        >>> Budget(labels=400).labels_left(History(pool_size=1000, unlabelled=900, labelled=100))
+        300
     """
 
     labels: int | None = None

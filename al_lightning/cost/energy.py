@@ -28,12 +28,15 @@ class EnergyUnknown(ActiveLearningError):
 
 
 class NvmlEnergy:
-    """The total-energy counters of NVIDIA GPUs, Volta and later, read through NVML.
+    """Read the total-energy counters of NVIDIA GPUs, Volta and later, through NVML.
 
     The GPUs alone, whoever uses them: not CPU, memory or cooling. The driver counts; a reading takes microseconds.
 
     Args:
         devices: NVML's numbers of the GPUs, whatever ``CUDA_VISIBLE_DEVICES`` says; default: all of the machine.
+
+    Example:
+        >>> result = learner.fit(model, pool, energy=NvmlEnergy())  # doctest: +SKIP
     """
 
     def __init__(self, devices: Sequence[int] | None = None) -> None:
@@ -69,13 +72,16 @@ class NvmlEnergy:
 
 
 class CodeCarbonEnergy:
-    """CPU, memory and GPUs of this machine by codecarbon, offline: nothing is sent or written.
+    """Measure CPU, memory and GPUs of this machine by codecarbon, offline: nothing is sent or written.
 
     codecarbon reads the counters there are (RAPL, NVML) and itself estimates what has none: a CPU without RAPL by its
     rated power, memory by its size. It prints which.
 
     Args:
         country: ISO code of three letters; codecarbon asks for one, kWh do not depend on it.
+
+    Example:
+        >>> result = learner.fit(model, pool, energy=CodeCarbonEnergy())  # doctest: +SKIP
     """
 
     def __init__(self, country: str = "USA") -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """Prices of a label and of an hour of the machine that trains and scores.
+    """Set the prices of a label and of an hour of the machine that trains and scores.
 
     Args:
         label: price of one label, or of one unit where ``PoolDataModule(label_costs=...)`` says that labels differ. The
@@ -18,6 +18,10 @@ class Prices:
 
     Raises:
         ValueError: a negative or missing price.
+
+    Example:
+        >>> print(Prices(label=0.5, hour=2))
+        0.5 USD a label, 2 USD a compute hour
     """
 
     label: float = 0.036

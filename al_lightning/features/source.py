@@ -25,7 +25,14 @@ from al_lightning.scoring.question import Payload, Question
 
 @dataclass(frozen=True)
 class RawInputs:
-    """The inputs themselves, flattened: good for tabular data and small images, free of FLOPs."""
+    """Take the inputs themselves, flattened: good for tabular data and small images, free of FLOPs.
+
+    Example:
+        >>> import torch
+        >>> pool = PoolDataModule(TensorDataset(torch.randn(9, 2, 2), torch.arange(9) % 3), task="multiclass")
+        >>> RawInputs().compute(pool).shape
+        (9, 4)
+    """
 
     def compute(self, pool: PoolDataModule, ids: np.ndarray | None = None) -> np.ndarray:
         """``(N, d)`` float32.
@@ -71,7 +78,7 @@ class RawInputs:
 
 @dataclass(frozen=True)
 class Layer:
-    """The output of a named layer of the model, flattened.
+    """Take the output of a named layer of the model, flattened.
 
     Every record is embedded once a run, by the model of that round; records appended later by the model of theirs. A
     layer that is trained moves away meanwhile. With ``refresh``, a fixed sample of records is embedded again before
@@ -82,6 +89,10 @@ class Layer:
         pretrained: whether the layer knows something before the first fit. A layer of an untrained network is noise,
             and is refused until a round has been fitted.
         refresh: squared distance the sample may move on average, as a share of its variance; None never looks.
+
+    Example:
+        >>> Layer("trunk", pretrained=True).name
+        'trunk'
     """
 
     name: str

@@ -48,6 +48,10 @@ class FitPlan:
         perturb: factor of fresh weights under ``shrink_perturb``.
         val_batches: the fit validates once, at its end, on so many batches at most; None: as the Trainer says.
         final: whether this is the consolidating fit that makes the delivered model.
+
+    Example:
+        >>> FitPlan(start="previous", epochs=0.5).final
+        False
     """
 
     start: Start = "initial"
@@ -118,7 +122,7 @@ class Length:
 
 
 class FitPolicy(Protocol):
-    """Plans every fit of a run from what has happened so far."""
+    """Plan every fit of a run from what has happened so far."""
 
     def plan(self, history: History) -> FitPlan:
         """The plan of the next round's fit."""

@@ -134,7 +134,7 @@ def fresh_trainer(
     step: int | None = None,
     rehearsal: bool = False,
 ) -> L.Trainer:
-    """A Trainer for one round: the user's own, as if it had never run.
+    """Return a Trainer for one round: the user's own, as if it had never run.
 
     Args:
         trainer: an unused Trainer, or a function that builds one. The copy has the user's own callbacks, as they were

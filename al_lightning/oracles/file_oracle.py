@@ -27,7 +27,7 @@ _PENDING = "pending"
 
 @dataclass
 class FileOracle:
-    """Each query becomes a CSV file, and JSON Lines beside it; people fill the ``label`` column of either.
+    """Write each query as a CSV file, and JSON Lines beside it; people fill the ``label`` column of either.
 
     A cell holds a label, ``skip`` to refuse, or nothing: not answered yet. The run ends while answers are missing, and
     the same command goes on when they are there. A cell that is changed later, in whatever round's file, corrects the
@@ -50,6 +50,9 @@ class FileOracle:
 
     Raises:
         ValueError: a setting out of its range.
+
+    Example:
+        >>> oracle = FileOracle("runs/people", classes=["cat", "dog"])  # doctest: +SKIP
     """
 
     folder: str | Path | None = None

@@ -21,7 +21,7 @@ _CONTROLS = {"multiclass": "Choices", "binary": "Choices", "multilabel": "Choice
 
 @dataclass
 class LabelStudioOracle:
-    """Each query becomes tasks of a Label Studio project; what people annotate there becomes labels.
+    """Write each query as tasks of a Label Studio project; what people annotate there becomes labels.
 
     The run ends while answers are missing, and the same command goes on when they are there. An annotation that is
     changed later corrects the label; one that is skipped refuses it; one that is deleted takes nothing back. A project
@@ -45,6 +45,9 @@ class LabelStudioOracle:
 
     Raises:
         ValueError: a setting out of its range.
+
+    Example:
+        >>> oracle = LabelStudioOracle("http://localhost:8080", project=7, classes=["cat", "dog"])  # doctest: +SKIP
     """
 
     url: str

@@ -66,7 +66,7 @@ class LabelRequest:
 
 @runtime_checkable
 class Oracle(Protocol):
-    """``ask`` sends a query out (asking again for the same round must be harmless), ``collect`` brings answers in."""
+    """Answer queries: ``ask`` sends one out (again for one round must be harmless), ``collect`` brings answers in."""
 
     def ask(self, request: LabelRequest) -> None:
         """Send the query out."""
@@ -97,7 +97,16 @@ class People(Oracle, Protocol):
 
 @dataclass
 class DatasetOracle:
-    """Answers with the labels that the pool's own dataset holds: a simulation."""
+    """Answer with the labels that the pool's own dataset holds: a simulation.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from al_lightning import PoolDataModule
+        >>> pool = PoolDataModule(TensorDataset(torch.randn(9, 4), torch.arange(9) % 3), task="multiclass")
+        >>> pool.label([2, 5], DatasetOracle())
+        2
+    """
 
     _request: LabelRequest | None = field(default=None, init=False, repr=False)
 
@@ -113,10 +122,15 @@ class DatasetOracle:
 
 @dataclass
 class FunctionOracle:
-    """Answers by calling ``label(id)``.
+    """Answer by calling ``label(id)``.
 
     Args:
         label: id -> label, :data:`SKIP` to refuse, or None when there is no answer yet.
+
+    Example:
+        >>> oracle = FunctionOracle({2: "cat", 5: "dog"}.__getitem__)
+        >>> oracle.label(2)
+        'cat'
     """
 
     label: Callable[[int], Any]

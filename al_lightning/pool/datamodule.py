@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class PoolDataModule(Delegate):
-    """Wraps a map-style dataset, or the user's own LightningDataModule, as a pool.
+    """Wrap a map-style dataset, or the user's own LightningDataModule, as a pool.
 
     Args:
         data: the records: a dataset with ``__len__`` and ``__getitem__``, or a LightningDataModule whose train dataset
@@ -64,6 +64,13 @@ class PoolDataModule(Delegate):
     Raises:
         PoolError: a dataset without length, items no label can be attached to, mismatched lengths, label costs that
             are no prices, an empty batch, or loader settings that a pool cannot keep.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> pool = PoolDataModule(TensorDataset(torch.randn(9, 4), torch.arange(9) % 3), task="multiclass")
+        >>> pool.size, len(pool.unlabelled)
+        (9, 9)
     """
 
     def __init__(

@@ -23,7 +23,7 @@ _FEW, _MANY = 128, 1024
 
 
 def badge_picks(errors: np.ndarray, embedding: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ seeding (Arthur & Vassilvitskii 2007) on gradients ``g_i = e_i h_i'`` that are never written out.
+    """Seed k-means++ (Arthur & Vassilvitskii 2007) on gradients ``g_i = e_i h_i'`` that are never written out.
 
     The first pick has the largest norm, as in the authors' code, with ties broken by ``rng``; each further one is drawn
     with probability proportional to its squared distance to the nearest pick so far. Distances are those of rank-one
@@ -139,6 +139,10 @@ class BADGE(Strategy):
     product.
 
     Source: J. T. Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds", ICLR 2020.
+
+    Example:
+        >>> sorted(BADGE().requires)
+        ['embedding', 'logits']
     """
 
     requires = frozenset({"logits", "embedding"})

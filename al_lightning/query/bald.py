@@ -14,7 +14,7 @@ from al_lightning.query.rows import LARGE, blocks_of
 
 
 def bald_score(samples: Iterable[Tensor]) -> Tensor:
-    """Entropy of the mean answer minus the mean entropy of the answers, in nats (Houlsby et al. 2011).
+    """Return the entropy of the mean answer minus the mean entropy of the answers, in nats (Houlsby et al. 2011).
 
     It is the mutual information of a record's class and the model's weights. Sums are kept as the answers are read:
     memory of one answer, however many there are.
@@ -49,6 +49,10 @@ class BALD(SampledStrategy):
     Source: N. Houlsby, F. Huszár, Z. Ghahramani and M. Lengyel, "Bayesian active learning for classification and
     preference learning", arXiv:1112.5745, 2011; with dropout, Y. Gal, R. Islam and Z. Ghahramani, "Deep Bayesian active
     learning with image data", ICML 2017.
+
+    Example:
+        >>> BALD(passes=10).passes
+        10
     """
 
     score = staticmethod(bald_score)

@@ -50,7 +50,7 @@ def check_task(strategy: Strategy, task: str) -> None:
 
 
 class Strategy(ABC):
-    """Base of every strategy. It checks what goes in and what comes out; the subclass writes ``_pick``.
+    """Serve as the base of every strategy. It checks what goes in and what comes out; the subclass writes ``_pick``.
 
     Attributes:
         requires: what the strategy needs: ``"logits"`` or ``"embedding"`` of the model (then candidates are inferred),
@@ -196,7 +196,7 @@ class _Scored(Strategy):
 
 @dataclass(frozen=True)
 class ScoreStrategy(_Scored):
-    """A strategy that is one number per record: the subclass writes ``score``, the highest are picked.
+    """Query by one number per record: the subclass writes ``score``, the highest are picked.
 
     Where the model's ``infer`` returns ``Outputs(scores=...)``, these are taken instead.
 

@@ -17,7 +17,7 @@ ORDERS = ("size", "score")
 
 
 def cluster_turns(clusters: np.ndarray, order: str) -> np.ndarray:
-    """Round robin over the clusters of records that come best first.
+    """Go round the clusters of records that come best first.
 
     Args:
         clusters: cluster of each record, ``(n,)`` int; the best record comes first.
@@ -56,6 +56,10 @@ class ClusterMargin(Wrapper):
 
     Raises:
         ValueError: a strategy without a score, or a setting out of range.
+
+    Example:
+        >>> ClusterMargin().needs_inference
+        True
     """
 
     strategy: Strategy = field(default_factory=Margin)

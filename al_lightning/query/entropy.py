@@ -12,7 +12,7 @@ from al_lightning.query.rows import by_rows
 
 
 def entropy_score(probabilities: Tensor) -> Tensor:
-    """Shannon entropy of the predicted classes, in nats; a class of probability 0 adds 0.
+    """Return the Shannon entropy of the predicted classes, in nats; a class of probability 0 adds 0.
 
     Args:
         probabilities: ``(..., C)``, rows sum to 1.
@@ -34,6 +34,11 @@ class Entropy(ScoreStrategy):
     """Query the records with the highest predictive entropy.
 
     Source: C. E. Shannon 1948; as a query, B. Settles, "Active learning literature survey", 2009, section 3.1.
+
+    Example:
+        >>> import torch
+        >>> Entropy.score(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).argmax().item()
+        0
     """
 
     score = staticmethod(entropy_score)

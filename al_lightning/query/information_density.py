@@ -18,7 +18,7 @@ _BLOCK = 1 << 16
 
 
 def mean_cosine(features: np.ndarray, ids: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean cosine similarity of records to others, exact: that to the mean of their unit vectors.
+    """Return the mean cosine similarity of records to others, exact: that to the mean of their unit vectors.
 
     So it takes ``4 d (n + m)`` floating-point operations, not ``n m d``, and ``O(n)`` memory beside the features, which
     are read block by block: a memory map or float16 is fine. A vector of length 0 is similar to nothing.
@@ -82,6 +82,11 @@ class InformationDensity(Wrapper):
     Raises:
         ValueError: a strategy without a score, or ``beta`` out of range.
         NegativeScores: when picking, scores below 0; the ids are named.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> sorted(InformationDensity(Margin()).requires)
+        ['features', 'logits']
     """
 
     beta: float = 1.0

@@ -127,6 +127,10 @@ class KCenterGreedy(Strategy):
 
     Source: O. Sener and S. Savarese, "Active learning for convolutional neural networks: a core-set approach",
     ICLR 2018.
+
+    Example:
+        >>> KCenterGreedy().needs_inference
+        False
     """
 
     requires = frozenset({"features"})

@@ -63,6 +63,10 @@ class KMeans(Strategy):
 
     Source: O. Sener and S. Savarese, ICLR 2018, compare with it; as a first query, Y. Yuan et al., "Cold-start active
     learning through self-supervised language modeling", EMNLP 2020, section 3 (k-means of embeddings).
+
+    Example:
+        >>> KMeans().needs_inference
+        False
     """
 
     requires = frozenset({"features"})

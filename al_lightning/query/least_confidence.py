@@ -10,7 +10,7 @@ from al_lightning.query.base import ScoreStrategy
 
 
 def least_confidence_score(probabilities: Tensor) -> Tensor:
-    """One minus the probability of the most likely class (Lewis & Gale 1994).
+    """Return one minus the probability of the most likely class (Lewis & Gale 1994).
 
     Args:
         probabilities: ``(..., C)``, rows sum to 1.
@@ -26,6 +26,11 @@ class LeastConfidence(ScoreStrategy):
     """Query the records the model is least confident about.
 
     Source: D. D. Lewis and W. A. Gale, "A sequential algorithm for training text classifiers", SIGIR 1994.
+
+    Example:
+        >>> import torch
+        >>> LeastConfidence.score(torch.tensor([[0.75, 0.25], [1.0, 0.0]])).tolist()
+        [0.25, 0.0]
     """
 
     score = staticmethod(least_confidence_score)

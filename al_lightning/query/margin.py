@@ -13,7 +13,7 @@ from al_lightning.query.rows import by_rows
 
 
 def margin_score(probabilities: Tensor) -> Tensor:
-    """One minus the gap between the two most likely classes, ``1 - (p1 - p2)`` (Scheffer et al. 2001).
+    """Return one minus the gap between the two most likely classes, ``1 - (p1 - p2)`` (Scheffer et al. 2001).
 
     Args:
         probabilities: ``(..., C)`` with ``C >= 2``, rows sum to 1.
@@ -47,6 +47,11 @@ class Margin(ScoreStrategy):
 
     Source: T. Scheffer, C. Decomain and S. Wrobel, "Active hidden Markov models for information extraction",
     IDA 2001.
+
+    Example:
+        >>> import torch
+        >>> Margin.score(torch.tensor([[0.5, 0.5], [0.75, 0.25]])).tolist()
+        [1.0, 0.5]
     """
 
     score = staticmethod(margin_score)

@@ -30,6 +30,11 @@ class DistanceWeighted(Wrapper):
 
     Raises:
         ValueError: a strategy without a score, or a setting out of range.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> sorted(DistanceWeighted(Margin()).requires)
+        ['features', 'logits']
     """
 
     weight: float = 0.3

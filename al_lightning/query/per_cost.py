@@ -13,7 +13,7 @@ from al_lightning.query.wrapper import Wrapper, check_not_negative
 
 
 def score_per_cost(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Score per unit of labelling cost (Settles et al. 2008).
+    """Divide the score by the labelling cost (Settles et al. 2008).
 
     Args:
         scores: ``(n,)``, 0 or more.
@@ -43,6 +43,11 @@ class PerCost(Wrapper):
         ValueError: a strategy without a score.
         ActiveLearningError: when picking, a pool without label costs.
         NegativeScores: when picking, scores below 0; the ids are named.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> PerCost(Margin()).columns
+        ('score',)
     """
 
     def worth(

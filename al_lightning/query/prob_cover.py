@@ -29,7 +29,7 @@ _SAMPLE = 1000
 def prob_cover_picks(
     features: np.ndarray, ids: np.ndarray, centers: np.ndarray, size: int, delta: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Greedy maximum coverage: each pick is the candidate with the most uncovered candidates within ``delta``.
+    """Cover greedily: each pick is the candidate with the most uncovered candidates within ``delta``.
 
     Distances are Euclidean; a candidate within ``delta`` of a center or a pick is covered. To find all neighbours takes
     ``n^2 d + 2 n L d`` floating-point operations for n candidates and L centers, block by block; the greedy part visits
@@ -139,7 +139,7 @@ def _within(rows: np.ndarray, columns: np.ndarray, origin: np.ndarray, delta: fl
 def pure_radius(
     features: np.ndarray, ids: np.ndarray, classes: np.ndarray, purity: float, *, seed: int = 0
 ) -> tuple[float, float]:
-    """The largest radius within which a share ``purity`` of the records have neighbours of their own class only.
+    """Return the largest radius within which a share ``purity`` of the records have only neighbours of their class.
 
     Exact for a sample of 1,000 of the records against all. A ball is pure until it reaches the nearest record of
     another class, so the radius is a quantile of those distances. ``2 * 1000 n d`` floating-point operations.
@@ -186,6 +186,10 @@ class ProbCover(Strategy):
 
     Raises:
         ValueError: a setting out of range.
+
+    Example:
+        >>> ProbCover(delta=0.5).needs_inference
+        False
     """
 
     delta: float | None = None

@@ -25,7 +25,12 @@ def random_ids(ids: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarr
 
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Query at random. Nothing is required of the model, so nothing is inferred and selection costs nothing."""
+    """Query at random. Nothing is required of the model, so nothing is inferred and selection costs nothing.
+
+    Example:
+        >>> Random().needs_inference
+        False
+    """
 
     def _pick(
         self,

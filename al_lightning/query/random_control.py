@@ -33,6 +33,11 @@ class RandomControl(Around):
 
     Raises:
         ValueError: a share out of range, or control around control.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> RandomControl(Margin()).needs_inference
+        True
     """
 
     share: float = 0.1

@@ -18,7 +18,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def perturbed_scores(scores: np.ndarray, kind: Kind, beta: float, rng: np.random.Generator) -> np.ndarray:
-    """Scores with Gumbel noise: the highest ``k`` of them are a draw of ``k`` without replacement.
+    """Add Gumbel noise to scores: the highest ``k`` of them are a draw of ``k`` without replacement.
 
     One record after the other is drawn, each with chances in proportion to its weight among those that are left:
     ``score ** beta``, ``exp(beta * score)`` or ``rank ** -beta`` (Kool et al. 2019; Kirsch et al. 2023). Ranks among
@@ -66,6 +66,11 @@ class Stochastic(Wrapper):
     Raises:
         ValueError: a strategy without a score, or a setting out of range.
         NegativeScores: under ``power``, when picking; the ids are named.
+
+    Example:
+        >>> from al_lightning.query import Margin
+        >>> Stochastic(Margin()).needs_inference
+        True
     """
 
     kind: Kind = "power"

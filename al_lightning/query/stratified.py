@@ -28,6 +28,10 @@ class Stratified(Strategy):
 
     Raises:
         ValueError: fewer than one cluster.
+
+    Example:
+        >>> Stratified().needs_inference
+        False
     """
 
     n_clusters: int | None = None

@@ -96,6 +96,10 @@ class TypiClust(Strategy):
 
     Raises:
         ValueError: a setting below 1.
+
+    Example:
+        >>> TypiClust().needs_inference
+        False
     """
 
     max_clusters: int = 500

@@ -14,7 +14,7 @@ from al_lightning.scoring.outputs import Outputs
 
 
 def variance_score(samples: Iterable[Tensor]) -> Tensor:
-    """Sample variance of every output over the answers, around their mean, by Welford's update.
+    """Return the sample variance of every output over the answers, around their mean, by Welford's update.
 
     Memory of two answers, however many there are, and no cancellation for outputs far from zero.
 
@@ -44,6 +44,10 @@ class Variance(SampledStrategy):
 
     Source: R. Burbidge, J. J. Rowland and R. D. King, "Active learning for regression based on query by committee",
     IDEAL 2007; with dropout, Y. Gal and Z. Ghahramani, "Dropout as a Bayesian approximation", ICML 2016.
+
+    Example:
+        >>> Variance(passes=10).tasks
+        ('regression',)
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("regression",)

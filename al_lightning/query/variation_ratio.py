@@ -12,7 +12,7 @@ from al_lightning.query.base import SampledStrategy
 
 
 def variation_ratio_score(samples: Iterable[Tensor]) -> Tensor:
-    """One minus the share of answers that vote for the most frequent class (Freeman 1965; Gal et al. 2017).
+    """Return the share of answers that do not vote for the most frequent class (Freeman 1965; Gal et al. 2017).
 
     Votes are counted as the answers are read: memory of one answer, however many there are.
 
@@ -45,6 +45,10 @@ class VariationRatio(SampledStrategy):
 
     Source: L. C. Freeman, "Elementary applied statistics", 1965; as a query, Y. Gal, R. Islam and Z. Ghahramani, "Deep
     Bayesian active learning with image data", ICML 2017.
+
+    Example:
+        >>> VariationRatio(passes=10).passes
+        10
     """
 
     score = staticmethod(variation_ratio_score)

@@ -23,6 +23,9 @@ class AutoScorer:
         elsewhere: for example a ``RayScorer``; nothing is started before it pays.
         workers: of this machine's speed that it has.
         discount: price of a worker's hour / price of this machine's.
+
+    Example:
+        >>> scorer = AutoScorer(elsewhere=RayScorer(), workers=8)  # doctest: +SKIP
     """
 
     elsewhere: Scorer

@@ -39,7 +39,7 @@ AGREEMENT = ("multiclass", "binary", "multilabel")
 
 @dataclass(frozen=True)
 class Outputs:
-    """A batch of model outputs.
+    """Hold a batch of model outputs.
 
     Args:
         logits: ``(n, C)`` for multiclass and multilabel, ``(n,)`` or ``(n, 1)`` for binary, ``(n,)`` or ``(n, d)``
@@ -57,6 +57,11 @@ class Outputs:
 
     Raises:
         OutputMismatch: neither logits nor scores.
+
+    Example:
+        >>> import torch
+        >>> Outputs(torch.zeros(2, 3), task="multiclass").logits.shape
+        torch.Size([2, 3])
     """
 
     logits: Tensor = None  # type: ignore[assignment]  # (n, 0) where there are scores alone

@@ -137,7 +137,7 @@ class Answers:
 
 
 class Scorer(Protocol):
-    """Infers records: through the Trainer, or on other machines."""
+    """Infer records: through the Trainer, or on other machines."""
 
     every_rank: ClassVar[bool]
     """Whether all processes of a job take part in :meth:`run`; else rank 0 calls it and the others get its answers."""

@@ -21,6 +21,10 @@ class Scores:
         flops: FLOPs of the pass.
         seconds: of the pass, of all machines that took part.
         width: size of the last logits dimension (classes, for multiclass), 0 if nothing was inferred.
+
+    Example:
+        >>> scores = score(trainer, model, pool, Margin())  # doctest: +SKIP
+        >>> ids = Margin().pick(scores, size=50)  # doctest: +SKIP
     """
 
     ids: np.ndarray

@@ -17,7 +17,7 @@ _MAGIC = b"PAR1"
 
 
 class ParquetShards(Shards):
-    """A map-style dataset over the rows of Parquet files. To read one row is to read its row group.
+    """Serve the rows of Parquet files as a map-style dataset. To read one row is to read its row group.
 
     Row groups that were read stay in memory, the last ones, so that records in the order of their ids are read once.
 
@@ -33,6 +33,9 @@ class ParquetShards(Shards):
     Raises:
         MissingExtra: pyarrow is not installed.
         DamagedShard: a file that is missing or no Parquet file, a row group that cannot be read, no such column.
+
+    Example:
+        >>> dataset = ParquetShards("data/*.parquet")  # doctest: +SKIP
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class TarIndex:
 
 
 class TarShards(Shards):
-    """A map-style dataset over tar files in the layout of WebDataset: members ``key.ext`` of one key make a record.
+    """Serve tar files in the layout of WebDataset as a map-style dataset: members ``key.ext`` of one key make a record.
 
     What is read as one, a shard, is a file; but of a record only its own bytes are read, so any selector reads as
     little. The offsets are looked up once, by the headers alone, and kept in a file beside each shard.
@@ -76,6 +76,9 @@ class TarShards(Shards):
     Raises:
         DamagedShard: a file that is missing, or no tar file; a member that is not what was indexed. Shard and key are
             named.
+
+    Example:
+        >>> dataset = TarShards("data/*.tar")  # doctest: +SKIP
     """
 
     def __init__(

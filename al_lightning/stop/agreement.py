@@ -34,6 +34,10 @@ class StabilizingPredictions:
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> StabilizingPredictions(0.99)(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     threshold: float = 0.99
@@ -69,6 +73,10 @@ class ClassificationChange:
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> ClassificationChange()(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     rounds: int = 1

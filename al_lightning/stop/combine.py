@@ -32,6 +32,11 @@ class AnyOf:
     Raises:
         ValueError: no rule.
         TypeError: something that is not a rule.
+
+    Example:
+        >>> from al_lightning import Budget
+        >>> AnyOf([Budget(labels=9), Budget(money=5)])(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     rules: Sequence[StoppingRule]
@@ -58,6 +63,11 @@ class AllOf:
     Raises:
         ValueError: no rule.
         TypeError: something that is not a rule.
+
+    Example:
+        >>> from al_lightning import Budget
+        >>> AllOf([Budget(labels=9), Budget(money=5)])(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     rules: Sequence[StoppingRule]

@@ -66,6 +66,10 @@ class CostStopping:
 
     Raises:
         ValueError: a value out of range, or not exactly one of ``price_per_point`` and ``target``.
+
+    Example:
+        >>> CostStopping(price_per_point=5.0)(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     monitor: str = "val_acc"

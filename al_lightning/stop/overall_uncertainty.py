@@ -24,6 +24,10 @@ class OverallUncertainty:
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> OverallUncertainty(0.01)(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     threshold: float = 0.05

@@ -57,6 +57,10 @@ class Coverage:
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> Coverage(0.9)(History(pool_size=1000, unlabelled=1000)) is None
+        True
     """
 
     share: float = 0.9

@@ -33,5 +33,6 @@ def test_every_record_is_as_likely_in_a_random_share(make_view):
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
 @pytest.mark.parametrize("selector", [RandomSubset, Representatives])
 def test_a_share_is_a_fraction(selector, share):
-    with pytest.raises(ValueError, match=rf"{selector.__name__}\(share={share}\).*0 < share <= 1"):
+    name = "fraction" if selector is RandomSubset else "share"
+    with pytest.raises(ValueError, match=rf"{selector.__name__}\({name}={share}\).*0 < {name} <= 1"):
         selector(share)

@@ -46,6 +46,9 @@ class RayScorer:
 
     Raises:
         ValueError: a number out of range.
+
+    Example:
+        >>> result = learner.fit(model, pool, scoring=RayScorer(address="head:6379"))  # doctest: +SKIP
     """
 
     address: str | None = None

@@ -20,7 +20,7 @@ _STILLBORN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """One kind of worker.
+    """Describe one kind of worker.
 
     Args:
         count: how many; None: as many as the cluster has room for, also while it grows and shrinks. With a cluster that
@@ -30,6 +30,9 @@ class Workers:
 
     Raises:
         ValueError: a number out of range.
+
+    Example:
+        >>> scorer = RayScorer(workers=[Workers(4)])  # doctest: +SKIP
     """
 
     count: int | None = None
