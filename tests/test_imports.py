@@ -20,8 +20,8 @@ def test_importing_the_library_loads_nothing_that_few_need() -> None:
 VERBS = """
 import sys
 from al_lightning.cli.main import main
-for verb in ("status", "label", "approve", "export"):
-    main([verb, "nowhere", *(["x.csv"] if verb == "label" else [])])
+for verb in ("status", "label", "approve", "export", "doubt"):
+    main([verb, "nowhere", *(["x.csv"] if verb in ("label", "doubt") else [])])
 print([name for name in ("torch", "lightning", "hydra", "matplotlib", "requests") if name in sys.modules])
 """
 
@@ -29,4 +29,4 @@ print([name for name in ("torch", "lightning", "hydra", "matplotlib", "requests"
 def test_verbs_that_train_nothing_load_nothing_that_trains() -> None:
     done = subprocess.run([sys.executable, "-c", VERBS], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert done.stderr.count("is no run folder") == 4
+    assert done.stderr.count("is no run folder") == 5

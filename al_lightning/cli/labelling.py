@@ -34,12 +34,16 @@ class Labelling:
         self.queries = Path(self.rules.get("folder") or folder / "queries")
 
     @property
+    def size(self) -> int:
+        return int(self.saved.meta["fingerprint"]["size"])
+
+    @property
     def reader(self) -> Reader:
         return Reader(
             language=language_of(self.task, self.rules.get("classes"), self.saved.answers.values()),
             queried=frozenset(i for query in self.saved.queries for i in query),
             key=lambda i: self.saved.keys.get(i, i),
-            size=self.saved.meta["fingerprint"]["size"],
+            size=self.size,
             task=self.task,
         )
 

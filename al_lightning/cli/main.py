@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-VERBS = ("run", "compare", "plan", "status", "label", "approve", "export", "report", "recover")
+VERBS = ("run", "compare", "plan", "status", "label", "approve", "export", "report", "doubt", "recover")
 USAGE = """\
 usage: al-lightning VERB [option=value ...]
 
@@ -19,6 +19,7 @@ verbs:
   approve   let a query that waits for approval go out
   export    the labelled records of a run, with where each label is from
   report    what runs came to, as one HTML page and pictures
+  doubt     the labels of a run that a model contradicts, as a file to answer again
   recover   rebuild a run whose folder was damaged, and say what could not be restored
 
 al-lightning VERB --help lists the options of a verb; al-lightning --version says the version."""
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from al_lightning.cli.report import report
 
             return report(rest)
+        if verb == "doubt":
+            from al_lightning.cli.doubt import doubt
+
+            return doubt(rest)
         if verb == "recover":
             from al_lightning.cli.recover import recover
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from al_lightning.errors import OutputMismatch, PoolError
 from al_lightning.oracles.oracle import SKIP, Oracle
-from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.label_codec import same
+
+if TYPE_CHECKING:
+    from al_lightning.pool.datamodule import PoolDataModule
 
 
 def suspects(labels: Sequence[int] | np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command as people who label use it: run, fill, status, label, approve, export."""
+"""The command as people who label use it: run, fill, status, label, approve, export, doubt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from al_lightning import Prices
@@ -106,7 +107,7 @@ def test_status_of_a_run_by_the_dataset_and_of_an_older_folder(
 def test_what_is_no_run_folder_is_said_and_not_made_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    more = ["x.csv"] if verb == "label" else []
+    more = ["x.csv"] if verb in ("label", "doubt") else []
     assert "is no run folder: it has no run.sqlite" in run(capsys, verb, str(tmp_path / "no"), *more, code=1)
     assert not (tmp_path / "no").exists()
     (tmp_path / "run.sqlite").write_text("this is no database, it only has its name" * 100)
@@ -240,3 +241,55 @@ def test_no_secret_of_the_environment_reaches_folder_log_or_message(
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert len(files) > 10
     assert not [p for p in files if secret.encode() in p.read_bytes()]
+
+
+# ---- doubt -------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_a_model_contradicts_are_answered_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ids_of(folder / "queries" / "round-001.csv")
+    wrong, unseen = first[3:5]
+    answers = tmp_path / "answers.csv"
+    other = NAMES[(wrong + 1) % 3]
+    answers.write_text(f"id,label,annotator\n{wrong},{other},ann\n{unseen},{NAMES[(unseen + 1) % 3]},ann\n")
+    run(capsys, "label", str(folder), str(answers))
+    p = np.full((60, 3), 0.05, np.float32)
+    p[np.arange(60), np.arange(60) % 3] = 0.9
+    p[unseen] = np.nan
+    np.save(tmp_path / "p.npy", p)
+    doubted = folder / "doubted.csv"
+    said = run(capsys, "doubt", str(folder), str(tmp_path / "p.npy"))
+    assert "1 of 10 labels are contradicted: type better labels into" in said
+    with doubted.open(newline="") as file:
+        assert [(r["id"], r["label"], r["was"], r["model"]) for r in csv.DictReader(file)] == [
+            (str(wrong), "", other, truth(wrong))
+        ]
+    assert "is there already, perhaps with answers" in run(
+        capsys, "doubt", str(folder), str(tmp_path / "p.npy"), code=1
+    )
+    fill(doubted)
+    assert "1 corrections" in run(capsys, "label", str(folder), str(doubted))
+    assert read_run(folder).answers[wrong] == wrong % 3
+    again = tmp_path / "again.csv"
+    said = run(capsys, "doubt", str(folder), str(tmp_path / "p.npy"), "-o", str(again))
+    assert "0 of 10 labels are contradicted" in said
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        (np.ones((5, 3)) / 3, "float64 of shape (5, 3); allowed: floating-point numbers of shape (60, classes)"),
+        (np.ones((60, 3), np.int64), "int64 of shape (60, 3); allowed"),
+        (np.array([{}]), "cannot be read as an array of NumPy"),
+        (np.ones((60, 3)), None),
+        (np.full((60, 3), 2.0), "softmax"),
+    ],
+)
+def test_what_are_no_probabilities_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], p: np.ndarray, message: str | None
+) -> None:
+    np.save(tmp_path / "p.npy", p, allow_pickle=True)
+    said = run(capsys, "doubt", str(folder), str(tmp_path / "p.npy"), code=0 if message is None else 1)
+    assert message is None or message in said

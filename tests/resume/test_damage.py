@@ -355,7 +355,7 @@ def test_the_run_folder_itself_may_be_a_link_and_may_move(folder: Path, tmp_path
 # ---- disks, people and other processes ------------------------------------------------------------------------------
 
 
-VERBS = ("status", "label", "approve", "export", "report", "recover")
+VERBS = ("status", "label", "approve", "export", "report", "doubt", "recover")
 
 
 @pytest.mark.parametrize("damage", ["cut", "no database", "a label is another"])
@@ -363,7 +363,11 @@ VERBS = ("status", "label", "approve", "export", "report", "recover")
 def test_every_verb_says_what_is_wrong_with_a_damaged_folder(
     folder: Path, capsys: pytest.CaptureFixture[str], verb: str, damage: str
 ) -> None:
-    more = {"label": [str(folder / "queries" / "round-001.csv")], "report": ["-o", str(folder / "out")]}.get(verb, [])
+    more = {
+        "label": [str(folder / "queries" / "round-001.csv")],
+        "report": ["-o", str(folder / "out")],
+        "doubt": ["p.npy"],
+    }.get(verb, [])
     DATABASE[damage](folder)
     (folder / "journal.jsonl").unlink()
     assert main([verb, str(folder), *more]) == 1
@@ -375,7 +379,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(CannotWrite, match="it is a file, and a run needs a folder"):
         start(tmp_path / "run")
     for verb in VERBS:
-        more = ["x.csv"] if verb == "label" else []
+        more = ["x.csv"] if verb in ("label", "doubt") else []
         assert main([verb, str(tmp_path / "run"), *more]) == 1
         assert "is no run folder" in capsys.readouterr().err
 
