@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.utilities import rank_zero_info
 
 from al_lightning.callbacks.round_plateau import RoundPlateau
 from al_lightning.callbacks.stall_detection import StallDetection
@@ -25,6 +26,7 @@ from al_lightning.cost.ledger import Entry
 from al_lightning.cost.prices import Prices
 from al_lightning.cost.recipe import Recipe
 from al_lightning.cost.validation import Validation
+from al_lightning.errors import RhoTooSmall
 from al_lightning.features.activations import Activations
 from al_lightning.features.provider import Features
 from al_lightning.fit.handed_back import Best, deliver
@@ -42,10 +44,12 @@ from al_lightning.preflight.trying import INFER, trying
 from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
+from al_lightning.round_size import EvenRounds
 from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe, describe_model
 from al_lightning.run.intake import next_step
 from al_lightning.run.interrupts import stoppable
+from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
@@ -136,6 +140,7 @@ class ActiveLearner:
         callbacks = first.callbacks  # type: ignore[attr-defined]
         rules = [*rules_of(stop), *(c for c in callbacks if isinstance(c, RoundPlateau | StallDetection))]
         self.trainer, self.query, self.round_size, self.run_dir = trainer, query, round_size, Path(run_dir)
+        self._sizes = round_size
         self.candidates = candidates or WholePool()
         self.proxy = proxy
         self.policy: FitPolicy = fit or next((c for c in callbacks if isinstance(c, WarmStart)), WarmStart("reset"))
@@ -395,13 +400,18 @@ class ActiveLearner:
                     Features(run).verify()  # of all records: a rehearsal looks at some
                 preflight(run, self)
             if (run.is_new or run.changed) and not run.saved.rounds:
-                self._allowance.check(run)
+                taken = self._afford(run)
+            else:
+                taken = self._taken_before(run)
             if run.is_new:
                 modules = self._modules(model)
-                run.commit(begin(run, modules, stop_set=self.stop_set, stop=self.stop, labelling=labelling))
+                change = begin(run, modules, stop_set=self.stop_set, stop=self.stop, labelling=labelling)
+                run.commit(replace(change, meta={**change.meta, **taken}))
             else:
                 for change in resume(run, stop=self.stop, labelling=labelling):
                     run.commit(change)
+                if taken.get("rounds") != run.saved.meta.get("rounds"):
+                    run.commit(Change(meta=taken))
                 self._correct(run)
                 if run.step == "done" and run.proxy is not None:
                     run.deliver()
@@ -410,6 +420,34 @@ class ActiveLearner:
             run.close()
             raise
         return run
+
+    def _afford(self, run: Run) -> Meta:
+        """Take as many rounds as there is rho for, where the round size lets them be fewer."""
+        self._sizes = self.round_size
+        while True:
+            try:
+                self._allowance.check(run)
+            except RhoTooSmall:
+                even = self._sizes
+                if not (isinstance(even, EvenRounds) and even.shrink and even.rounds > 1):
+                    raise
+                self._sizes = replace(even, rounds=even.rounds - 1)
+            else:
+                break
+        if not isinstance(self._sizes, EvenRounds) or not self._sizes.shrink:
+            return {}
+        if self._sizes != self.round_size:
+            rank_zero_info(f"{self._sizes.rounds} rounds are within rho, instead of {self.round_size}.")
+        return {"rounds": self._sizes.rounds}
+
+    def _taken_before(self, run: Run) -> Meta:
+        self._sizes = even = self.round_size
+        rounds = run.saved.meta.get("rounds")
+        if rounds is None:
+            return {}
+        if isinstance(even, EvenRounds) and even.shrink:
+            self._sizes = replace(even, rounds=rounds)
+        return {"rounds": rounds}
 
     def _modules(self, model: L.LightningModule) -> list[L.LightningModule]:
         return [model] if self.proxy is None else [self.proxy, model]
@@ -458,7 +496,7 @@ class ActiveLearner:
         }
 
     def _size(self, history: History) -> int:
-        size = min(self.round_size(history), history.unlabelled)
+        size = min(self._sizes(history), history.unlabelled)
         return min([size, *(rule.labels_left(history) for rule in self._foresight.budgets)])
 
     # ---- its ends ------------------------------------------------------------------------------------------------

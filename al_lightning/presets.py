@@ -173,8 +173,8 @@ def frugal(trainer: TrainerSource, *, labels: int, rho: Rho = 1.0, run_dir: str 
 
     Rounds, scoring and the final fit go together: rho 1 is 7 rounds, 1.5 is 10 and 2 is 14 (about seven times rho, and
     no round of less than 20 labels); scoring takes a fifth of it; what the rounds leave trains the delivered model.
-    Measured from 0.7 to 2; below and above, the same lines are followed on. From about 3 on, the final fit is the whole
-    recipe and not everything may be spent.
+    Where so many rounds of a model would not be within rho, fewer are taken. Measured from 0.7 to 2; below and above,
+    the same lines are followed on. From about 3 on, the final fit is the whole recipe and not everything may be spent.
 
     Args:
         trainer: an unused Trainer, or a function that builds one.
@@ -207,7 +207,7 @@ def _parts(labels: int, rho: float, given: dict[str, Any]) -> dict[str, Any]:
         "query": frugal_query(),
         "candidates": frugal_candidates(rho),
         "fit": frugal_fit(rho),
-        "round_size": EvenRounds(labels=labels, rounds=numbers_of(labels, rho).rounds),
+        "round_size": EvenRounds(labels=labels, rounds=numbers_of(labels, rho).rounds, shrink=True),
         "stop": Budget(labels=labels),
         **given,
     }

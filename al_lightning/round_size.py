@@ -132,6 +132,8 @@ class EvenRounds:
     Args:
         labels: labelled records after the last round.
         rounds: how many rounds.
+        shrink: whether a learner may take fewer where the rho of its fits could not be kept with these. What it takes
+            is decided once, before the first label is bought, and kept in the run folder.
 
     Example:
         >>> EvenRounds(labels=400, rounds=8)(History(pool_size=1000, unlabelled=1000))
@@ -140,6 +142,7 @@ class EvenRounds:
 
     labels: int
     rounds: int
+    shrink: bool = field(default=False, repr=False, metadata={"described": False})
 
     def __post_init__(self) -> None:
         _check_size(self.labels, "EvenRounds: labels")

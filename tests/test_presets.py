@@ -10,12 +10,14 @@ from torch.utils.data import TensorDataset
 
 from al_lightning.cli.build import build, compose_config
 from al_lightning.cost.prices import Prices
-from al_lightning.errors import BadPart
+from al_lightning.errors import BadPart, Interrupted, RhoTooSmall
 from al_lightning.features.source import RawInputs
+from al_lightning.history import RoundRecord
 from al_lightning.learner import ActiveLearner
 from al_lightning.planning.project import Project
 from al_lightning.presets import frugal, frugal_rho, numbers_of, ordinary_size
 from al_lightning.query import Margin
+from al_lightning.round_size import EvenRounds
 from al_lightning.run.describe import describe
 from tests.helpers import Net, blobs, net, pool_of, quiet
 
@@ -143,3 +145,48 @@ def test_auto_of_the_command(tmp_path: Path) -> None:
     prices = ["+prices.label=0", "+prices.hour=100"]
     parts = build(compose_config("run", ["rho=auto", "labels=60", "logger=none", *prices, f"run_dir={tmp_path}"]))
     assert parts.learner.policy.rho == 0.68  # type: ignore[attr-defined]
+
+
+def small_model_of_wide_records() -> dict[str, Any]:
+    """A pool and a module of which comparing records costs about as much as training on them."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(1500) % 3
+    x = torch.randn(1500, 40, generator=generator) + 2 * torch.nn.functional.one_hot(y, 40)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Net(hidden=4)
+        module.net = torch.nn.Sequential(torch.nn.Linear(40, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    data, val = TensorDataset(x[:1492], y[:1492]), TensorDataset(x[1492:], y[1492:])
+    return {"model": module, "datamodule": pool_of(data, val=val, batch_size=32, eval_batch_size=8)}
+
+
+def test_fewer_rounds_are_taken_where_so_many_are_not_within_rho(tmp_path: Path) -> None:
+    given = small_model_of_wide_records()
+    learner = frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path)
+    result = learner.fit(**given)
+    assert len(result.history) < learner.round_size.rounds == 7
+    assert len(result.labelled) == 400
+    assert result.rho <= 1.0
+    again = frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path).fit(**small_model_of_wide_records())
+    assert again.labelled.tolist() == result.labelled.tolist()
+
+
+def test_a_run_that_is_interrupted_keeps_the_rounds_it_took(tmp_path: Path) -> None:
+    def stop(record: RoundRecord, model: Net) -> None:
+        raise KeyboardInterrupt
+
+    whole = frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path / "a").fit(**small_model_of_wide_records())
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path / "b").fit(
+            **small_model_of_wide_records(), on_round=stop
+        )
+    gone_on = frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path / "b").fit(**small_model_of_wide_records())
+    assert gone_on.labelled.tolist() == whole.labelled.tolist()
+
+
+def test_rounds_of_ones_own_are_not_made_fewer(tmp_path: Path) -> None:
+    sizes = EvenRounds(labels=400, rounds=7)
+    with pytest.raises(RhoTooSmall, match="Fewer rounds"):
+        frugal(quiet(max_epochs=24), labels=400, run_dir=tmp_path, round_size=sizes).fit(
+            **small_model_of_wide_records()
+        )

@@ -19,7 +19,8 @@ def describe(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        own = (f for f in dataclasses.fields(value) if f.init and f.metadata.get("described", True))
+        fields = {f.name: describe(getattr(value, f.name)) for f in own}
         return {"class": type(value).__qualname__, **fields}
     if isinstance(value, Mapping):
         return {str(key): describe(part) for key, part in value.items()}

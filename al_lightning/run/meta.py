@@ -23,7 +23,8 @@ class Meta(TypedDict, total=False):
 
     Where it stands:
 
-    - ``fits``: rounds fitted. ``attempt``: of the fit at hand, from 1. ``logged_steps``: the loggers' last step.
+    - ``rounds``: taken, where fewer than were set may be. ``fits``: rounds fitted. ``attempt``: of the fit at hand,
+      from 1. ``logged_steps``: the loggers' last step.
     - ``restarts``, ``remedies``, ``rate_scale``, ``set_aside``, ``control``: what false starts have led to.
     - ``withdrawn``: ids that were trained on and have lost their label.
     - ``best``, ``last_checkpoints``: of the last fit. ``val_batches``: of a shortened fit.
@@ -52,6 +53,7 @@ class Meta(TypedDict, total=False):
     approvals: list[dict[str, Any]]
     recovered: list[str]
 
+    rounds: int
     fits: int
     attempt: int
     logged_steps: int
