@@ -90,7 +90,7 @@ def _rows(labelling: Labelling, probabilities: np.ndarray) -> tuple[list[tuple[s
     people: dict[int, set[str]] = defaultdict(set)
     for said in saved.statements:
         people[said.id].add(said.who)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for i, (was, model) in zip(ids[found].tolist(), cells, strict=True):
         who = people[i].pop() if len(people[i]) == 1 else ""  # of several, whoever answers again says who they are
         rows.append((str(i), safe(saved.keys.get(i, i)), guarded(was), guarded(model), safe(who), ""))
