@@ -6,7 +6,7 @@
 - *mistakes*: every mistake of the tests' table: refused by name, and how many labels and steps it had cost by then.
 - *rho*: presets that keep a rho, with Trainers that validate seldom, often, and in the middle of an epoch, and with
   picks that compare records by themselves.
-- *preflight*: seconds of the rehearsal before a run on the handwritten digits.
+- *preflight*: seconds of the rehearsal before a run on the handwritten digits, the median of each preset's runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from al_lightning.cli.build import be_quiet, build, compose_config, register_resolvers
@@ -141,8 +142,16 @@ def claims_of(rows: list[Row]) -> list[Row]:
         claim("refused_before_spending_share", _share(of["mistakes"], "refused_before_spending"), "==", 1),
         claim("raw_errors", sum(row["raw"] for row in of["mistakes"]), "==", 0),
         claim("rho_overshoot_max", max(row["rho"] - row["asked"] for row in ran), "<=", 0.02),
-        claim("preflight_seconds", max(row["preflight_seconds"] for row in ran), "<=", 1),
+        claim("preflight_seconds", max(_preflights(ran).values()), "<=", 1),
     ]
+
+
+def _preflights(ran: list[Row]) -> dict[str, float]:
+    """Return the median seconds of each preset's rehearsals: one of eighty may be another program's turn."""
+    found: dict[str, list[float]] = {}
+    for row in ran:
+        found.setdefault(row["preset"], []).append(row["preflight_seconds"])
+    return {preset: median(seconds) for preset, seconds in found.items()}
 
 
 def _share(rows: list[Row], key: str) -> float:
