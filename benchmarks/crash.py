@@ -13,7 +13,8 @@ weights, queries go out as files after approval, answers come back through the f
   before the next, since nothing between them outlives the process: each is a single point;
 - *power*: what the disk may hold where only what was synced is sure to be there (benchmarks/power_cut.py);
 - *fits*: ``kill -9`` in every epoch of another run's fits, which go on (benchmarks/crash_fits.py);
-- *kinds*: ``kill -9`` at random in runs of many other kinds, from a proxy to a sweep (benchmarks/crash_parts.py).
+- *kinds*: ``kill -9`` at random in runs of many other kinds, from a proxy to a sweep (benchmarks/crash_parts.py,
+  benchmarks/crash_ray.py).
 
 After each the same command is started again, until the run is done. Then every label people have typed must be there,
 nobody may have been asked for a record twice, and labelled ids, labels, trained records and weights must be those of a
@@ -63,7 +64,7 @@ from al_lightning.run.store import Store, read_run
 from al_lightning.scoring.trainer import TrainerScorer
 from al_lightning.steps import label as label_module
 from al_lightning.steps import train as train_module
-from benchmarks import crash_fits, crash_parts
+from benchmarks import crash_fits, crash_parts, crash_ray
 from benchmarks.common import RESULTS, UNFINISHED, claim, write_results
 from benchmarks.people import Person
 from benchmarks.power_cut import Disk, Tree, lay_out
@@ -415,7 +416,7 @@ def _of_fits(killed: list[Row]) -> list[Row]:
 def other_kinds(done: Done, every: int = 1) -> list[Row]:
     """Runs of every other kind, each until it has been killed often enough."""
     rows: list[Row] = []
-    for name, part in crash_parts.PARTS.items():
+    for name, part in (crash_parts.PARTS | crash_ray.PARTS).items():
         whole, seconds = crash_parts.undisturbed(part)
         kills = seed = 0
         while kills < part.kills // every:

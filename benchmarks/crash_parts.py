@@ -2,8 +2,9 @@
 
 Each kind is a small program: a proxy that selects, a frozen trunk whose activations are cached, fits that stall and
 begin again, a last fit of what is left of rho, labels that people correct after the end, people who go on writing
-while the program starts, a comparison and a sweep of the command line, scoring on Ray. Nothing is patched: fits are
-kept as seldom as in any run. ``kill -9`` after a random time, and again after another one, until the program has ended.
+while the program starts, a comparison and a sweep of the command line (benchmarks/crash_ray.py has those scored on
+Ray). Nothing is patched: fits are kept as seldom as in any run. ``kill -9`` after a random time, and again after
+another one, until the program has ended.
 
 What is compared: labelled ids in their order, their labels, queries, records trained on beside what was lost, metrics
 of every round, and all weights that the run delivers.
@@ -11,8 +12,6 @@ of every round, and all weights that the run delivers.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import random
 import select
@@ -20,7 +19,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,23 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from al_lightning import ActiveLearner, PoolDataModule, StallDetection, WarmStart
 from al_lightning.candidates import RotatingSubset
 from al_lightning.cli.main import main as command
 from al_lightning.cli.problems import Classifier
 from al_lightning.features import RawInputs
-from al_lightning.oracles import SKIP, FileOracle
+from al_lightning.oracles import FileOracle
 from al_lightning.query import DistanceWeighted, Margin
 from al_lightning.round_size import Listed
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.store import Saved, read_run
+from benchmarks.crash_people import NAMES, RECORDS, answers, corrects, waiting, writes
 from benchmarks.syscalls import forked
 
-RECORDS, NAMES, BATCH = 90, ["cat", "dog", "owl"], 4
+BATCH = 4
+KILLED = "killed"
 Row = dict[str, Any]
 
 
@@ -55,12 +56,15 @@ class Part:
         kills: how many there are to be.
         changes: what people do after a start has ended, if the run is not over then; returns whether it is.
         meanwhile: what goes on in another process while a program runs.
+        left_alone: the program is not killed; what goes on meanwhile kills others, not in the undisturbed run, and
+            writes a line into :data:`KILLED` for each.
     """
 
     program: Callable[[Path], None]
     kills: int
     changes: Callable[[Path], bool] = lambda folder: True
     meanwhile: Callable[[Path, random.Random], None] | None = None
+    left_alone: bool = False
 
 
 class Stalls(Classifier):
@@ -78,7 +82,12 @@ class Stalls(Classifier):
         return loss if alive else 0 * loss + 3.0
 
 
-def learn(folder: Path, model: L.LightningModule | None = None, **parts: Any) -> None:
+def learn(
+    folder: Path,
+    model: L.LightningModule | None = None,
+    wrapped: Callable[[Dataset[Any]], Dataset[Any]] = lambda data: data,
+    **parts: Any,
+) -> None:
     """What a user's program does."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(RECORDS + 9) % len(NAMES)
@@ -92,7 +101,8 @@ def learn(folder: Path, model: L.LightningModule | None = None, **parts: Any) ->
         enable_checkpointing=False,
     )  # fmt: skip
     pool = PoolDataModule(
-        TensorDataset(x[:RECORDS], y[:RECORDS]), task="multiclass", val=TensorDataset(x[RECORDS:], y[RECORDS:]),
+        wrapped(TensorDataset(x[:RECORDS], y[:RECORDS])), task="multiclass",
+        val=TensorDataset(x[RECORDS:], y[RECORDS:]),
         batch_size=BATCH, features=RawInputs(),
     )  # fmt: skip
     settings = {"query": Margin(), "round_size": Listed([12, 8, 8]), "fit": WarmStart("keep", epochs=2), **parts}
@@ -108,70 +118,6 @@ def verb(*arguments: str) -> Callable[[Path], None]:
             raise SystemExit(code)
 
     return program
-
-
-def answer(folder: Path, truth: Callable[[int], str], round: int, most: int = RECORDS) -> bool:
-    """Type answers into the file of a query, some of those that are missing; whether any were."""
-    path = folder / "run" / "queries" / f"round-{round:03d}.csv"
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    open_rows = [row for row in rows if row["label"] != truth(int(row["id"]))][:most]
-    for row in open_rows:
-        row["label"] = truth(int(row["id"]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    aside = path.with_suffix(".typed")  # as an editor saves
-    aside.write_text(text.getvalue(), newline="")
-    aside.replace(path)
-    return bool(open_rows)
-
-
-def of_class(id: int) -> str:
-    """The class of a record."""
-    return NAMES[id % len(NAMES)]
-
-
-def mistaken(id: int) -> str:
-    """What people think at first of every fourth record."""
-    return NAMES[(id + (id % 4 == 0)) % len(NAMES)]
-
-
-def waiting(folder: Path) -> bool:
-    """Whether the run waits for answers."""
-    return read_run(folder / "run").step == "label"
-
-
-def answers(folder: Path) -> bool:
-    """Answer what is asked, half of it at first; whether the run is over."""
-    saved = read_run(folder / "run")
-    if saved.step != "label":
-        return True
-    left = len(saved.open_ids)
-    answer(folder, of_class, len(saved.queries), most=left // 2 if left == len(saved.queries[-1]) else left)
-    return False
-
-
-def corrects(folder: Path) -> bool:
-    """Answer by what people think at first, and correct it all once the run has ended."""
-    saved = read_run(folder / "run")
-    if saved.step == "label":
-        answer(folder, mistaken, len(saved.queries))
-        return False
-    wrong = [i for i, label in saved.answers.items() if label is not SKIP and NAMES[label] != of_class(i)]
-    for round in range(1, len(saved.queries) + 1):
-        answer(folder, of_class, round)
-    return not wrong
-
-
-def writes(folder: Path, rng: random.Random) -> None:
-    """Answer one record after another in the newest file there is, whatever the program does."""
-    while True:
-        time.sleep(rng.uniform(0.01, 0.1))
-        files = sorted((folder / "run" / "queries").glob("round-*.csv"))
-        if files:
-            answer(folder, of_class, int(files[-1].stem[-3:]), most=rng.randint(1, 4))
 
 
 _FRUGAL: Row = {
@@ -236,13 +182,15 @@ def one(part: Part, seed: int, seconds: float, whole: Row) -> Row:
         folder, kills, known = Path(root), 0, dict[tuple[str, int], Any]()
         lost = 0
         while True:
-            killed = start(part, folder, rng.uniform(0, seconds), rng)
+            killed = start(part, folder, 600.0 if part.left_alone else rng.uniform(0, seconds), rng)
             now = dict(labels_in(folder))
             lost += sum(now.get(key) is None for key in known)
             known = now
             kills += killed
             if not killed and part.changes(folder):
                 break
+        if part.left_alone and (folder / KILLED).exists():
+            kills += len((folder / KILLED).read_text().splitlines())
         end = end_of(folder)
     asked = [id for run in end.values() for query in run["queries"] for id in query]
     twice = len(asked) - sum(len({id for query in run["queries"] for id in query}) for run in end.values())
@@ -286,7 +234,8 @@ def start(part: Part, folder: Path, left: float, rng: random.Random) -> bool:
 
 
 def undisturbed(part: Part) -> tuple[Row, float]:
-    """What a run comes to where nobody kills it, and the seconds of its longest start."""
+    """What a run comes to where nobody kills anything, and the seconds of its longest start."""
+    part = replace(part, meanwhile=None) if part.left_alone else part
     with tempfile.TemporaryDirectory() as root:
         folder, longest = Path(root), 0.0
         while True:
