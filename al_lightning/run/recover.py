@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,14 @@ from al_lightning.run.journal import Body, Position, Reading, whole_file
 from al_lightning.run.journal import read as read_journal
 from al_lightning.run.lines import snapshot
 from al_lightning.run.meta import Meta
-from al_lightning.run.paths import DATABASE, JOURNAL, check_folder, inside
+from al_lightning.run.paths import DATABASE, JOURNAL, QUERIES, check_folder, inside
 from al_lightning.run.reading import checked, connect, journal_of, load, take_in
 from al_lightning.run.salvage import salvage
 from al_lightning.run.schema import Checksums, migrate, position, put_position, take_checksums, version
 from al_lightning.run.store import Store, locked, transaction
 
 _NEW = ".run.sqlite.part"
+_QUERY = re.compile(r"round-(\d+)\.[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,19 @@ def _from_journal(folder: Path, known: Reading, why: str) -> tuple[list[str], li
     counts = f"{len(saved.answers)} labels and refusals, {len(saved.queries)} queries, {len(saved.statements)} answers"
     done = [f"{DATABASE} was rebuilt from {JOURNAL}{said}: {counts} of people", *_kept(aside)]
     lost = [f"line {line} of {JOURNAL} is damaged, and what it said is lost" for line in known.lost if not known.whole]
-    return done, lost + [f"the label of id {body['id']} belongs to no query" for body in left]
+    lost += [f"the label of id {body['id']} belongs to no query" for body in left]
+    return done, lost + _unasked(folder, len(saved.queries))
+
+
+def _unasked(folder: Path, rounds: int) -> list[str]:
+    """Set the files of queries aside that nobody has asked any more: the run would refuse the ids in them."""
+    lost = []
+    for path in sorted((folder / QUERIES).glob("round-*")):
+        found = _QUERY.fullmatch(path.name)
+        if found and int(found[1]) > rounds:
+            (kept,) = _set_aside(path)
+            lost.append(f"the query of {QUERIES}/{path.name}; what people typed into it is kept as {kept.name}")
+    return lost
 
 
 def _from_database(folder: Path, there: bool) -> tuple[list[str], list[str]]:

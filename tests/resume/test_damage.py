@@ -128,6 +128,21 @@ def test_of_a_journal_alone_a_damaged_line_costs_that_line(folder: Path, line: i
         start(folder)
 
 
+def test_the_file_of_a_query_that_is_lost_is_set_aside_and_the_run_goes_on(folder: Path) -> None:
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    at = max(i for i, line in enumerate(lines) if json.loads(line)["kind"] == "query")
+    answers, file = read_run(folder).answers, folder / "queries" / "round-002.csv"
+    typed = file.read_bytes()
+    (folder / "run.sqlite").unlink()
+    (folder / "journal.jsonl").write_bytes(b"".join([*lines[:at], b"{" + lines[at][2:], *lines[at + 1 :]]))
+    found = recover(folder)
+    said = "the query of queries/round-002.csv; what people typed into it is kept as round-002.csv.damaged"
+    assert said in found.lost
+    assert file.with_name("round-002.csv.damaged").read_bytes() == typed
+    start(folder)
+    assert read_run(folder).answers.items() >= answers.items()
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_of_what_is_left_of_a_journal_all_labels_come_back(folder: Path, share: float) -> None:
     saved, data = read_run(folder), (folder / "journal.jsonl").read_bytes()
