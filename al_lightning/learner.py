@@ -45,6 +45,7 @@ from al_lightning.query.base import Strategy
 from al_lightning.query.random import Random
 from al_lightning.result import Result
 from al_lightning.round_size import EvenRounds
+from al_lightning.run.accounts import Accounts
 from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe, describe_model
 from al_lightning.run.intake import next_step
@@ -248,7 +249,7 @@ class ActiveLearner:
         self.recipe.check_shares(self.policy, first)
 
     def _query(self, run: Run) -> None:
-        history = run.history
+        history = run.accounts.history
         size = self._size(history)
         if size == 0:
             run.commit(Change(step="finish", reasons=(_exhausted(history),)))
@@ -260,7 +261,9 @@ class ActiveLearner:
             predict = getattr(self.oracle, "predictions", False)
             change = select(run, candidates=self.candidates, strategy=self.query, size=size, predict=predict)
             # Scoring and what goes with it may have cost more than was foreseen: no label is bought then.
-            reason = self._foresight.exceeded(run, self._foresight.ahead(run, size, scored=True), "another round")
+            reason = self._foresight.exceeded(
+                run.accounts, self._foresight.ahead(run.accounts, size, scored=True), "another round"
+            )
             run.commit(change if reason is None else Change(step="finish", reasons=(reason,)))
 
     def _label(self, run: Run) -> object:
@@ -277,17 +280,17 @@ class ActiveLearner:
         return None
 
     def _train(self, run: Run) -> None:
-        history = run.history
+        history = run.accounts.history
         if run.saved.rounds and self._size(history) == 0 and self.policy.final_plan(history) is not None:
             # No query follows that this round's model would be needed for: the final fit trains on its labels.
             run.commit(Change(step="finish", reasons=(self._reason(history) or _exhausted(history),)))
             return
         if run.saved.meta["attempt"] > 1:  # new weights after a stall are planned for as a run's first ones
             history = replace(history, rounds=())
-        plan = remedied(run, self.policy.plan(history))
-        if run.proxy is not None and "train" not in run.target_flops.known():
+        plan = remedied(run.saved.meta, self.policy.plan(history))
+        if run.proxy is not None and "train" not in run.accounts.target_flops.known():
             run.commit(try_target(run))
-        plan = self._allowance.of_round(run, plan)
+        plan = self._allowance.of_round(run.accounts, plan)
         outcome = train(run, plan, stall=self.watch.fits)
         if outcome.stalled is not None:
             self._restart(run, outcome.stalled, outcome.entries)
@@ -296,11 +299,11 @@ class ActiveLearner:
 
     def _keep(self, run: Run, plan: FitPlan, outcome: Outcome, *, step: str) -> None:
         superseded = run.saved.meta.get("last_checkpoints", [])
-        change = keep(run, plan, outcome, step=step, forecast=self._forecast(run))
+        change = keep(run, plan, outcome, step=step, forecast=self._forecast(run.accounts))
         assert change.record is not None
         run.commit(change)
         run.remove(set(superseded) - set(run.saved.meta["last_checkpoints"]))
-        log(run, change.record, outcome.trainer.loggers, self._reports)
+        log(run.accounts, change.record, outcome.trainer.loggers, self._reports)
         self._show(change.record, run.model)
 
     def _show(self, record: RoundRecord, model: L.LightningModule) -> None:
@@ -313,10 +316,10 @@ class ActiveLearner:
             control = hold_against_control(run, self.watch)
             if control is not None:
                 run.commit(control)
-        history = run.history
+        history = run.accounts.history
         size = self._size(history)
         if size and run.saved.rounds:
-            history = replace(history, ahead=self._foresight.ahead(run, size))
+            history = replace(history, ahead=self._foresight.ahead(run.accounts, size))
         stalled = self.watch.across_rounds(history)
         if stalled is not None:
             self._restart(run, stalled, ())
@@ -328,25 +331,28 @@ class ActiveLearner:
             run.commit(Change(step="finish", reasons=(reason,)))
 
     def _finish(self, run: Run) -> None:
-        plan = self.policy.final_plan(run.history)
+        plan = self.policy.final_plan(run.accounts.history)
         if plan is None or not run.saved.rounds or run.saved.reasons[-1].kind == "gave_up":
             run.commit(Change(step="done"))
             return
-        cut = self._foresight.within(run, self._allowance.of_final(run, plan))
+        cut = self._foresight.within(run.accounts, self._allowance.of_final(run.accounts, plan))
         if isinstance(cut, Reason):
             run.commit(Change(step="done", reasons=(cut,)))
             return
-        cut = remedied(run, cut)
+        cut = remedied(run.saved.meta, cut)
         run.deliver()
         outcome = train(run, cut, stall=None)
         self._keep(run, cut, outcome, step="done")
 
     def _score_ahead(self, run: Run) -> None:
-        history = run.history
+        history = run.accounts.history
         size = self._size(replace(history, labelled=history.labelled + len(run.saved.open_ids)))
         if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
             return  # no query follows, no model knows anything yet, or it is done
-        if self._foresight.exceeded(run, self._foresight.after_scoring(run, size), "scoring ahead") is None:
+        if (
+            self._foresight.exceeded(run.accounts, self._foresight.after_scoring(run.accounts, size), "scoring ahead")
+            is None
+        ):
             run.commit(score_ahead(run, candidates=self.candidates, strategy=self.query, size=size))
 
     # ---- its parts ---------------------------------------------------------------------------------------------
@@ -385,24 +391,24 @@ class ActiveLearner:
             scoring=self.scoring,
             energy=self.energy,
         )
-        run.measures_coverage = "coverage" in needed_by(self.stop)
-        run.flops.needed_by = run.target_flops.needed_by = self._foresight.flop_limit
+        run.accounts.covers = "coverage" in needed_by(self.stop)
+        run.accounts.flops.needed_by = run.accounts.target_flops.needed_by = self._foresight.flop_limit
         try:
             if run.found is not None:
                 run.commit(run.found)
             if getattr(self.policy, "cached", False):
                 frozen: tuple[str] = self.policy.freeze  # type: ignore[attr-defined]
                 run.activations = Activations(run, *frozen, commit=lambda: run.commit(Change()))
-            check_control(run, self.watch)
-            labelling, run.validates = self._labelling(), Validation.of(first, pool)
+            check_control(pool, self.watch)
+            labelling, run.accounts.validates = self._labelling(), Validation.of(first, pool)
             if self.preflight and (run.is_new or run.changed):
                 if reads_features(self) and not run.saved.rounds:
                     Features(run).verify()  # of all records: a rehearsal looks at some
                 preflight(run, self)
             if (run.is_new or run.changed) and not run.saved.rounds:
-                taken = self._afford(run)
+                taken = self._afford(run.accounts)
             else:
-                taken = self._taken_before(run)
+                taken = self._taken_before(run.saved.meta)
             if run.is_new:
                 modules = self._modules(model)
                 change = begin(run, modules, stop_set=self.stop_set, stop=self.stop, labelling=labelling)
@@ -421,12 +427,12 @@ class ActiveLearner:
             raise
         return run
 
-    def _afford(self, run: Run) -> Meta:
+    def _afford(self, accounts: Accounts) -> Meta:
         """Take as many rounds as there is rho for, where the round size lets them be fewer."""
         self._sizes = self.round_size
         while True:
             try:
-                self._allowance.check(run)
+                self._allowance.check(accounts)
             except RhoTooSmall:
                 even = self._sizes
                 if not (isinstance(even, EvenRounds) and even.shrink and even.rounds > 1):
@@ -440,9 +446,9 @@ class ActiveLearner:
             rank_zero_info(f"{self._sizes.rounds} rounds are within rho, instead of {self.round_size}.")
         return {"rounds": self._sizes.rounds}
 
-    def _taken_before(self, run: Run) -> Meta:
+    def _taken_before(self, meta: Meta) -> Meta:
         self._sizes = even = self.round_size
-        rounds = run.saved.meta.get("rounds")
+        rounds = meta.get("rounds")
         if rounds is None:
             return {}
         if isinstance(even, EvenRounds) and even.shrink:
@@ -484,8 +490,8 @@ class ActiveLearner:
     def _reason(self, history: History) -> Reason | None:
         return next((reason for rule in self.stop if (reason := rule(history)) is not None), None)
 
-    def _forecast(self, run: Run) -> Callable[[RoundRecord, Bill], dict[str, float]]:
-        return lambda record, bill: self._foresight.forecast(run, record, bill, self._size)
+    def _forecast(self, accounts: Accounts) -> Callable[[RoundRecord, Bill], dict[str, float]]:
+        return lambda record, bill: self._foresight.forecast(accounts, record, bill, self._size)
 
     def _reports(self, history: History) -> dict[str, float]:
         rules = [rule for rule in every_rule(self.stop) if hasattr(rule, "report")]
@@ -502,23 +508,25 @@ class ActiveLearner:
     # ---- its ends ------------------------------------------------------------------------------------------------
 
     def _restart(self, run: Run, reason: Reason, entries: tuple[Entry, ...]) -> None:
-        history = run.history
+        history = run.accounts.history
         most = min([history.unlabelled, *(rule.labels_left(history) for rule in self._foresight.budgets)])
         run.commit(restart(run, reason, stall=self.watch, entries=entries, most=most))
 
     def _hand_back(self, run: Run) -> None:
         last = None if run.last is None or run.last.stalled else run.last.trainer
         record = run.saved.final or next(iter(run.saved.rounds[-1:]), None)
-        deliver(self.trainer, run.target, last, metrics=record.metrics if record else {}, best=self._best(run))
+        deliver(
+            self.trainer, run.target, last, metrics=record.metrics if record else {}, best=self._best(run.saved.meta)
+        )
 
-    def _best(self, run: Run) -> Best:
-        kept = Best(**(run.saved.meta.get("best") or {}))
+    def _best(self, meta: Meta) -> Best:
+        kept = Best(**(meta.get("best") or {}))
         return kept if kept.path and Path(kept.path).exists() else Best()
 
     def _result(self, run: Run) -> Result:
-        best = run.last.best_model_path if run.last else self._best(run).path
+        best = run.last.best_model_path if run.last else self._best(run.saved.meta).path
         return Result(
-            bill=run.bill,
+            bill=run.accounts.bill,
             history=(*run.saved.rounds, *((run.saved.final,) if run.saved.final else ())),
             labelled=run.pool.labelled,
             model=run.target,

@@ -30,13 +30,14 @@ ALLOWED = {
 }
 """Room -> rooms it may import from, for type checkers or at run time. Taking a name out is progress."""
 AS_IT_STANDS = {
-    "long files": 5,
-    "functions that take Run": 81,
+    "functions that take a Turn, which is all of a run but the commit": 30,
     "two-way folders": 19,
 }
 """Measures of benchmarks/house.py that are not at their aims yet, and may only fall."""
 HELD = (
     "loose modules",
+    "long files",
+    "functions that take Run",
     "Any in signatures of steps",
     "commit calls outside learner.py",
     "circles of modules",

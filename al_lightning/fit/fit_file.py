@@ -18,7 +18,8 @@ from al_lightning.run.durable import check_seal, digest_of, read_tensors, sealed
 from al_lightning.run.paths import SCRATCH
 
 if TYPE_CHECKING:
-    from al_lightning.run.run import Run
+    from al_lightning.run.accounts import Accounts
+    from al_lightning.run.files import RunFiles
 
 
 _FORMAT = 3
@@ -28,7 +29,8 @@ class FitFile:
     """Hold what is kept on disk of the fit that a run is at; void once the run's step is committed.
 
     Args:
-        run: the run.
+        files: of the run.
+        accounts: of the run; what goes on is not lost.
         key: returns what tells this fit from any other.
         began: reading of the energy meter as the fit began.
 
@@ -36,19 +38,20 @@ class FitFile:
         kwh: energy that went into the part of the fit that was kept.
     """
 
-    def __init__(self, run: Run, key: Callable[[], str], began: float) -> None:
+    def __init__(self, files: RunFiles, accounts: Accounts, key: Callable[[], str], began: float) -> None:
         # Asked for when it is needed: it goes through all labels, and most fits are neither kept nor read.
-        self.run, self._key, self._path = run, cache(key), run.fit_path
+        self.files, self._accounts = files, accounts
+        self._key, self._path = cache(key), files.fit_path
         self.kwh, self._began = 0.0, began
         self._proven = False
 
     def read(self) -> State | None:
         """Return how the fit stood when it was interrupted, rank 0's word on every rank; None: it begins."""
-        kept: State | None = self.run.on_zero(self._read)
+        kept: State | None = self.files.on_zero(self._read)
         return kept
 
     def _read(self) -> State | None:
-        if not self.run.was_interrupted or not self._path.exists():
+        if not self._accounts.was_interrupted or not self._path.exists():
             return None
         try:
             check_seal(self._path)
@@ -57,7 +60,7 @@ class FitFile:
         except Exception as error:  # what torch says of such a file advises to load it unsafely
             begins_again(f"{self._path} cannot be read ({type(error).__name__})")
             return None
-        if theirs != (_FORMAT, self._key(), self.run.ranks.world):
+        if theirs != (_FORMAT, self._key(), self.files.ranks.world):
             begins_again(f"{self._path} is of another fit")
             return None
         return dict(kept)
@@ -74,11 +77,11 @@ class FitFile:
         Returns:
             What is wrong with it, on every rank, if that cannot be.
         """
-        problem: str | None = self.run.on_zero(partial(self._write, state, epoch, best))
+        problem: str | None = self.files.on_zero(partial(self._write, state, epoch, best))
         return problem
 
     def _write(self, state: State, epoch: int, best: str) -> str | None:
-        kwh = self.kwh + max(0.0, self.run.energy.reading() - self._began)
+        kwh = self.kwh + max(0.0, self._accounts.energy.reading() - self._began)
         copy = f"best-{epoch}.ckpt" if best else ""
         try:
             seal = ""
@@ -113,15 +116,15 @@ class FitFile:
         """Put the best weights of then where they were."""
         best, name, seal = kept["best"]
         if best:
-            copy = self.run.place(f"{SCRATCH}/{name}")
-            if self.run.on_zero(lambda: digest_of(copy)) != seal:
+            copy = self.files.place(f"{SCRATCH}/{name}")
+            if self.files.on_zero(lambda: digest_of(copy)) != seal:
                 raise ValueError(f"{copy} is damaged")
-            self.run.on_zero(lambda: _copy(copy, Path(best)))
+            self.files.on_zero(lambda: _copy(copy, Path(best)))
 
     def take_over(self, kept: State) -> None:
         """The fit goes on from what was kept: that much of what it has cost is not lost."""
         self.kwh = kept["kwh"]
-        self.run.take_over(kept["spent"])
+        self._accounts.take_over(kept["spent"])
 
 
 def _copy(path: Path, to: Path) -> None:

@@ -98,7 +98,7 @@ class FitResume(Callback):
             self._keep(trainer)
 
     def _put_parts(self, trainer: L.Trainer, kept: State) -> None:
-        states = kept["ranks"][self._file.run.ranks.rank]["parts"]
+        states = kept["ranks"][self._file.files.ranks.rank]["parts"]
         for name, part in self._parts.items():
             part.load_fit_state(move_data_to_device(states[name], trainer.strategy.root_device))
 
@@ -107,16 +107,16 @@ class FitResume(Callback):
             self._file.put_best(kept)
             put_shared(trainer, kept["shared"])
             self._put_parts(trainer, kept)
-            put_own(trainer, kept["ranks"][self._file.run.ranks.rank]["own"])
+            put_own(trainer, kept["ranks"][self._file.files.ranks.rank]["own"])
         self._file.take_over(kept)
         kept.clear()  # the memory; whoever began the fit still holds it
         rank_zero_info(f"An interrupted fit goes on after {trainer.current_epoch} epochs.")
 
     def _due(self) -> bool:
-        return bool(self._file.run.ranks.broadcast(since(self._last) >= max(SAVE_SECONDS, self._least)))
+        return bool(self._file.files.ranks.broadcast(since(self._last) >= max(SAVE_SECONDS, self._least)))
 
     def _keep(self, trainer: L.Trainer) -> None:
-        began, ranks = time.perf_counter(), self._file.run.ranks
+        began, ranks = time.perf_counter(), self._file.files.ranks
         spent = self._meter.tell(trainer)  # first, so that what is noted is never less than what is kept
         problem = None
         try:
@@ -176,7 +176,7 @@ def going_on(file: FitFile, model: L.LightningModule, fit: Callable[[State | Non
             warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
             return fit(kept)
     except CannotGoOn as error:
-        if file.run.ranks.rank == 0:
+        if file.files.ranks.rank == 0:
             begins_again(str(error))
     load(model, start)
     return fit(None)

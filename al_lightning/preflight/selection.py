@@ -40,16 +40,16 @@ def try_first_query(work: Work, strategy: Strategy, size: int) -> None:
         strategy: of the first query.
         size: of it.
     """
-    run = work.run
-    if run.saved.queries or len(run.pool.labelled):
+    turn = work.turn
+    if turn.saved.queries or len(turn.pool.labelled):
         return
     if "features" in strategy.requires:
         small = _small(work, apart=True)
         small.anew = clusters_anew(strategy)
         view, size = small.view(0, round=0), min(size, max(1, len(small.ids) // 2))
     else:
-        view = run.pool.view(features=Features(run))
-    _pick(strategy, view, view.unlabelled, {}, size, run.seed)
+        view = turn.pool.view(features=Features(turn))
+    _pick(strategy, view, view.unlabelled, {}, size, turn.seed)
 
 
 def try_query(work: Work, learner: Parts, trainer: L.Trainer, actor: L.LightningModule, size: int) -> None:
@@ -62,25 +62,25 @@ def try_query(work: Work, learner: Parts, trainer: L.Trainer, actor: L.Lightning
         actor: stands in for the module that selects.
         size: of a query; fewer where there are few records.
     """
-    run = work.run
-    if isinstance(run.pool.features, Layer):
-        run.pool.features.question(actor, fitted=True)  # a name that is no layer's is refused, needed or not
+    turn = work.turn
+    if isinstance(turn.pool.features, Layer):
+        turn.pool.features.question(actor, fitted=True)  # a name that is no layer's is refused, needed or not
     apart = learner.candidates.uses_features or "features" in learner.query.requires
     small = _small(work, trainer, actor, apart=apart)
     view = small.view(len(small.ids) // 4, round=1)
     size = max(1, min(size, len(view.unlabelled) // 2))
     with trying(f"candidates={type(learner.candidates).__name__}", "They are chosen from the view alone."):
-        rng = generator(run.seed, 0, "preflight candidates")
+        rng = generator(turn.seed, 0, "preflight candidates")
         ids, _ = learner.candidates.propose(view=view, size=size, rng=rng, state={})
     ids = ids if len(ids) >= size else view.unlabelled
     arrays: dict[str, np.ndarray] = {}
     if learner.query.needs_inference:
-        arrays = work.ask(trainer, actor, small.real(ids), _briefly(learner.query, run.seed))
+        arrays = work.ask(trainer, actor, small.real(ids), _briefly(learner.query, turn.seed))
         work.met.answers = sum(values[0].size for values in arrays.values())
-        check_labels(run.pool.state.labels, run.pool.task, classes=work.width)
+        check_labels(turn.pool.state.labels, turn.pool.task, classes=work.width)
     small.anew = clusters_anew(learner.query)
-    _pick(learner.query, view, ids, arrays, size, run.seed)
-    if run.measures_coverage:
+    _pick(learner.query, view, ids, arrays, size, turn.seed)
+    if turn.accounts.covers:
         small.project_once(DIMS)
     if learner.stop_set:
         work.ask(trainer, actor, small.real(ids), Question(_classes, "classes"))
@@ -104,14 +104,14 @@ def _small(
     work: Work, trainer: L.Trainer | None = None, actor: L.LightningModule | None = None, *, apart: bool
 ) -> SmallPool:
     def embed(layer: Layer, ids: np.ndarray) -> np.ndarray:
-        question = layer.question(actor or work.run.model, fitted=actor is not None)
+        question = layer.question(actor or work.turn.model, fitted=actor is not None)
         if trainer is not None and actor is not None:
             return work.ask(trainer, actor, ids, question)["features"]
-        with work.stand_in(work.run.model) as untrained:
+        with work.stand_in(work.turn.model) as untrained:
             return work.ask(work.trainer(untrained), untrained, ids, question)["features"]
 
-    size = work.run.pool.size
-    return SmallPool(work.run.pool, spread(size, RECORDS), embed, apart, work.usual, rehearsed=work.met)
+    size = work.turn.pool.size
+    return SmallPool(work.turn.pool, spread(size, RECORDS), embed, apart, work.usual, rehearsed=work.met)
 
 
 def _pick(

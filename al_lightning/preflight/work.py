@@ -17,7 +17,7 @@ from al_lightning.errors import BadScores
 from al_lightning.fit.silent import silent_trainer
 from al_lightning.preflight.trying import INFER, trying
 from al_lightning.preflight.untouched import stand_in
-from al_lightning.run.run import Run
+from al_lightning.run.turn import Turn
 from al_lightning.scoring.question import Question
 from al_lightning.scoring.trainer import run_inference, unwrapped
 
@@ -27,7 +27,7 @@ class Work:
     """Work of a rehearsal, as it is done.
 
     Args:
-        run: the run.
+        turn: the run.
         folder: for what is written all the same.
         most: records that are asked about at a time; None: all of them.
         records: that went through a model.
@@ -38,7 +38,7 @@ class Work:
         met: what records cost.
     """
 
-    run: Run
+    turn: Turn
     folder: Path
     most: int | None = None
     records: int = 0
@@ -50,12 +50,12 @@ class Work:
 
     def stand_in(self, model: L.LightningModule) -> AbstractContextManager[L.LightningModule]:
         """Another module in the place of one that stays as it is."""
-        pool = self.run.pool
-        return stand_in(model, [pool, *pool.datasets, self.run.source])
+        pool = self.turn.pool
+        return stand_in(model, [pool, *pool.datasets, self.turn.source])
 
     def trainer(self, actor: L.LightningModule, *, helped: bool = False) -> L.Trainer:
         """Build a Trainer for it, see :func:`~al_lightning.fit.silent.silent_trainer`."""
-        return silent_trainer(self.run.source, self.folder, model=actor, datamodule=self.run.pool, helped=helped)
+        return silent_trainer(self.turn.source, self.folder, model=actor, datamodule=self.turn.pool, helped=helped)
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Count what a fit has done."""
@@ -73,7 +73,7 @@ class Work:
         some = ids[: self.most]
         with trying(f"asking {type(actor).__name__} about records", INFER), question.on(unwrapped(actor)) as payload:
             arrays, flops, _, self.width = run_inference(
-                trainer, actor, self.run.pool, some, payload, self.meter, question.samples
+                trainer, actor, self.turn.pool, some, payload, self.meter, question.samples
             )
         self.records, self.flops = self.records + len(some), self.flops + flops
         for name, values in arrays.items():

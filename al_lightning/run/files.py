@@ -14,7 +14,7 @@ from al_lightning.fit.plan import Weights
 from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.shape import Moments
 from al_lightning.run.durable import Hashed, digest_of, read_tensors, write_aside
-from al_lightning.run.paths import inside
+from al_lightning.run.paths import SCRATCH, inside
 from al_lightning.run.store import Saved
 
 
@@ -65,6 +65,11 @@ class RunFiles:
             DamagedFile: it leads out of it, or through a link.
         """
         return inside(self.folder, name)
+
+    @property
+    def fit_path(self) -> Path:
+        """Return where a running fit is kept as it goes."""
+        return self.place(f"{SCRATCH}/fit.pt")
 
     def _free(self, path: str) -> str:
         committed, asked, again = set(self.saved.files.values()), Path(path), 1

@@ -14,9 +14,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from al_lightning.fit.plan import load, snapshot
 from al_lightning.run.changes import Change
 from al_lightning.run.describe import describe
+from al_lightning.run.files import RunFiles
 from al_lightning.run.leftovers import Footprint
 from al_lightning.run.meta import Meta
 from al_lightning.run.run import Run
+from al_lightning.run.turn import Turn
 from al_lightning.seeds import generator
 from al_lightning.steps.select import as_query
 from al_lightning.stop.base import StoppingRule
@@ -62,19 +64,19 @@ def begin(
     if not brought:
         return Change(step="query", meta=meta, files=files)
     state.forget(brought)
-    query = as_query(run, np.fromiter(brought, dtype=np.int64), scored=0)
+    query = as_query(state, np.fromiter(brought, dtype=np.int64), scored=0)
     sources = dict.fromkeys(brought, ("", "brought"))
     return Change(step="train", query=query, answers=brought, sources=sources, round=1, meta=meta, files=files)
 
 
-def _initial(run: Run) -> dict[str, tuple[str, L.LightningModule]]:
-    own = {"initial": ("initial.pt", run.model)}
-    return own if run.proxy is None else {**own, "target_initial": ("target.pt", run.target)}
+def _initial(turn: Turn) -> dict[str, tuple[str, L.LightningModule]]:
+    own = {"initial": ("initial.pt", turn.model)}
+    return own if turn.proxy is None else {**own, "target_initial": ("target.pt", turn.target)}
 
 
-def _write_initial(run: Run, wanted: dict[str, tuple[str, L.LightningModule]]) -> dict[str, str]:
+def _write_initial(files: RunFiles, wanted: dict[str, tuple[str, L.LightningModule]]) -> dict[str, str]:
     """Write the weights that modules have now as those the run starts from."""
-    return {name: run.write_weights(path, snapshot(module)) for name, (path, module) in wanted.items()}
+    return {name: files.write_weights(path, snapshot(module)) for name, (path, module) in wanted.items()}
 
 
 def _adopt(run: Run) -> Change:
@@ -106,7 +108,7 @@ def resume(run: Run, *, stop: Sequence[StoppingRule], labelling: dict[str, objec
         load(run.target, run.read_weights("target_initial"))
     if run.step == "done" and run.saved.meta["stop"] != describe(stop):
         # The rules of a finished run have changed, for example to a larger budget: it goes on if they let it.
-        still_stops = any(rule(run.history) is not None for rule in stop)
+        still_stops = any(rule(run.accounts.history) is not None for rule in stop)
         # A proxy has not seen the last query's labels: the final fit, of the model, took the place of its own.
         behind = run.proxy is not None and run.saved.rounds[-1].round < run.round
         on = "train" if behind else "decide"

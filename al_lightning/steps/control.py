@@ -23,8 +23,9 @@ from al_lightning.fit.shape import ScaleRate
 from al_lightning.fit.trainer import fresh_trainer
 from al_lightning.history import Control
 from al_lightning.pool.datamodule import PoolDataModule
-from al_lightning.run.run import Run
-from al_lightning.scoring.trainer import run_inference
+from al_lightning.run.accounts import Accounts
+from al_lightning.run.changes import Saved
+from al_lightning.run.turn import Turn
 from al_lightning.seeds import generator, number
 from al_lightning.stop.false_start import STANDARD_ERRORS, standard_error
 
@@ -34,16 +35,15 @@ COMPARED = ("multiclass", "binary")
 """Tasks whose labels can be held against predictions one by one."""
 
 
-def trained_on(run: Run) -> np.ndarray:
+def trained_on(pool: PoolDataModule, saved: Saved) -> np.ndarray:
     """Labelled ids that fits go over, in the order of labelling: all but those that a restart has set aside."""
-    labelled = run.pool.labelled
-    return labelled[~np.isin(labelled, run.saved.meta.get("set_aside", []))]
+    return pool.labelled[~np.isin(pool.labelled, saved.meta.get("set_aside", []))]
 
 
-def new_labels(run: Run) -> int:
+def new_labels(pool: PoolDataModule, saved: Saved) -> int:
     """Return how many of the records that fits go over, the last, are new since the last fit."""
-    first = run.saved.first_new_place
-    return min(sum(run.saved.places[i] >= first for i in run.pool.state.labels), len(trained_on(run)))
+    first = saved.first_new_place
+    return min(sum(saved.places[i] >= first for i in pool.state.labels), len(trained_on(pool, saved)))
 
 
 def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], list[int]]:
@@ -59,11 +59,11 @@ def split(pool: PoolDataModule, size: int, *, seed: int) -> tuple[list[int], lis
     return order[:cut], order[cut:]
 
 
-def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
+def measure(turn: Turn, metric: str, *, share: float, scale: float) -> Control:
     """Fit a control and judge it; its work is put on the ledger, and the model has its weights back.
 
     Args:
-        run: after a fit, or the abort of one.
+        turn: after a fit, or the abort of one.
         metric: an accuracy that the module logs in validation.
         share: validation records to train on, at most, as a share of them.
         scale: of the learning rate.
@@ -71,31 +71,31 @@ def measure(run: Run, metric: str, *, share: float, scale: float) -> Control:
     Raises:
         UnknownMonitor: validation has logged no such value.
     """
-    labels = trained_on(run)
-    parts = split(run.pool, min(len(labels), round(share * run.pool.val_labels)), seed=run.seed)
-    kept = snapshot(run.model)
+    labels = trained_on(turn.pool, turn.saved)
+    parts = split(turn.pool, min(len(labels), round(share * turn.pool.val_labels)), seed=turn.seed)
+    kept = snapshot(turn.model)
     try:
-        accuracy = _fit(run, parts, metric, scale)
-        agreed = _agreed(run, labels) if run.pool.task in COMPARED else None
+        accuracy = _fit(turn, parts, metric, scale)
+        agreed = _agreed(turn, labels) if turn.pool.task in COMPARED else None
     finally:
-        load(run.model, kept)
+        load(turn.model, kept)
     return Control(
         labels=len(parts[0]),
         accuracy=accuracy,
         judged=len(parts[1]),
-        chance=_chance(run.pool, parts[1]),
+        chance=_chance(turn.pool, parts[1]),
         agreed=agreed,
         compared=len(labels),
     )
 
 
-def gentler(run: Run, metric: str, *, share: float, scale: float) -> float:
+def gentler(turn: Turn, metric: str, *, share: float, scale: float) -> float:
     """The lowest factor of the learning rate with which a control is not clearly worse than with another.
 
     Few records are few steps, which like high rates; those are the first to be too high on more. :data:`RATES` are
     tried on the same records, and the lowest is taken that no other beats by more than the noise.
     """
-    found = {scale * rate: measure(run, metric, share=share, scale=scale * rate) for rate in RATES}
+    found = {scale * rate: measure(turn, metric, share=share, scale=scale * rate) for rate in RATES}
     finite = {rate: c for rate, c in found.items() if np.isfinite(c.accuracy)}
     if not finite:
         return min(found)
@@ -105,48 +105,51 @@ def gentler(run: Run, metric: str, *, share: float, scale: float) -> float:
     return min(rate for rate, control in finite.items() if control.accuracy >= least)
 
 
-def _fit(run: Run, parts: tuple[list[int], list[int]], metric: str, scale: float) -> float:
-    load(run.model, run.initial)  # what cannot be drawn anew starts from there
-    reinitialise(run.model, number(run.seed, 0, "control weights"))
-    trainer = fresh_trainer(run.source, model=run.model, datamodule=run.pool, max_epochs=run.recipe_epochs, step=0)
-    meter = Meter(run.flops, "train", run.note_in_flight)
+def _fit(turn: Turn, parts: tuple[list[int], list[int]], metric: str, scale: float) -> float:
+    load(turn.model, turn.initial)  # what cannot be drawn anew starts from there
+    reinitialise(turn.model, number(turn.seed, 0, "control weights"))
+    trainer = fresh_trainer(
+        turn.source, model=turn.model, datamodule=turn.pool, max_epochs=turn.accounts.recipe_epochs, step=0
+    )
+    meter = Meter(turn.accounts.flops, "train", turn.accounts.note_in_flight)
     callbacks: list[Any] = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
     trainer.callbacks = [meter, *([ScaleRate(scale)] if scale != 1 else []), *callbacks]  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()]  # the user's show the run
-    run.pool.val_split = parts
-    began = run.energy.reading()
+    turn.pool.val_split = parts
+    began = turn.accounts.energy.reading()
     try:
         with isolate_rng(), Stopwatch.running() as watch, meter.watching(trainer):
-            seed = number(run.seed, 0, "control fit")
+            seed = number(turn.seed, 0, "control fit")
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
-            trainer.fit(run.model, datamodule=run.pool)
+            trainer.fit(turn.model, datamodule=turn.pool)
     finally:
-        run.pool.val_split = None
-    run.energy.note("control", began)
-    _spend(run, meter, watch.seconds, trainer)
+        turn.pool.val_split = None
+    turn.accounts.energy.note("control", began)
+    _spend(turn.accounts, meter, watch.seconds, trainer)
     if metric not in trainer.callback_metrics:
         raise UnknownMonitor(metric, trainer.callback_metrics, "StallDetection")
-    return float(run.ranks.broadcast(float(trainer.callback_metrics[metric])))
+    return float(turn.ranks.broadcast(float(trainer.callback_metrics[metric])))
 
 
-def _spend(run: Run, meter: Meter, seconds: float, trainer: L.Trainer) -> None:
+def _spend(accounts: Accounts, meter: Meter, seconds: float, trainer: L.Trainer) -> None:
     ranks = Ranks(trainer)
     trained, validated = sum(ranks.gather(meter.trained)), sum(ranks.gather(meter.validated))
-    flops = run.flops.flops("train", trained) + run.flops.flops("validate", validated)
-    run.spend(Entry(phase="control", round=run.round, records=trained, flops=flops, seconds=seconds))
+    flops = accounts.flops.flops("train", trained) + accounts.flops.flops("validate", validated)
+    accounts.spend(Entry(phase="control", round=accounts.round, records=trained, flops=flops, seconds=seconds))
 
 
-def _agreed(run: Run, ids: np.ndarray) -> float:
-    began = run.energy.reading()
-    arrays, flops, seconds, _ = run_inference(
-        run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, run.flops
+def _agreed(turn: Turn, ids: np.ndarray) -> float:
+    arrays, _ = turn.infer(
+        ids,
+        lambda outputs: {"classes": outputs.predictions},
+        phase="control",
+        meter=turn.accounts.flops,
+        counted=False,
     )
-    run.energy.note("control", began)
-    run.spend(Entry(phase="control", round=run.round, flops=flops, seconds=seconds))
-    bought = np.array([int(run.pool.state.labels[int(i)]) for i in ids])
-    return float(run.ranks.broadcast(float((arrays["classes"].reshape(-1).astype(np.int64) == bought).mean())))
+    bought = np.array([int(turn.pool.state.labels[int(i)]) for i in ids])
+    return float(turn.ranks.broadcast(float((arrays["classes"].reshape(-1).astype(np.int64) == bought).mean())))
 
 
 def _chance(pool: PoolDataModule, positions: list[int]) -> float:

@@ -37,7 +37,7 @@ from al_lightning.preflight.untouched import untouched
 from al_lightning.preflight.work import Work
 from al_lightning.run.durable import read_tensors
 from al_lightning.run.paths import SCRATCH
-from al_lightning.run.run import Run
+from al_lightning.run.turn import Turn
 from al_lightning.seeds import number
 
 _FEW = 2
@@ -47,14 +47,14 @@ _FITS = 12
 _AS_TRAINER = "Trainer.fit fails on these records in the same way."
 
 
-def preflight(run: Run, learner: Parts) -> None:
+def preflight(turn: Turn, learner: Parts) -> None:
     """Rehearse a run on one batch; its work is put on the ledger.
 
     Copies of the modules are trained and asked. Weights, buffers, random generators, the pool, the user's DataModule
     and loggers are as they were afterwards, also where this raises.
 
     Args:
-        run: whose folder is new, or whose settings have changed.
+        turn: whose folder is new, or whose settings have changed.
         learner: what was configured.
 
     Raises:
@@ -62,24 +62,26 @@ def preflight(run: Run, learner: Parts) -> None:
         ActiveLearningError: parts that do not go together, a monitor that is not logged, outputs that are not the
             task's.
     """
-    folder = run.place(SCRATCH) / "preflight"
-    began = run.energy.reading()
-    modules = [m for model in {run.model, run.target} for m in model.modules()]
-    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
+    folder = turn.place(SCRATCH) / "preflight"
+    began = turn.accounts.energy.reading()
+    modules = [m for model in {turn.model, turn.target} for m in model.modules()]
+    callbacks = turn.trainer.callbacks  # type: ignore[attr-defined]
     parts = [learner.query, learner.candidates, learner.initial, learner.policy, learner.round_size]
-    with Stopwatch.running() as watch, silence(), uncompiled(), untouched(run.pool, [*modules, *callbacks, *parts]):
+    with Stopwatch.running() as watch, silence(), uncompiled(), untouched(turn.pool, [*modules, *callbacks, *parts]):
         try:
-            work = Work(run, folder)
+            work = Work(turn, folder)
             rehearsal = _Rehearsal(work, learner)
             rehearsal.walk()
         finally:
-            if run.ranks.rank == 0:
+            if turn.ranks.rank == 0:
                 shutil.rmtree(folder, ignore_errors=True)
     if rehearsal.said:
         rank_zero_info(rehearsal.said)
-    run.energy.note("preflight", began)
-    run.rehearsed = run.ranks.broadcast(work.met)
-    run.spend(Entry(phase="preflight", round=run.round, records=work.records, flops=work.flops, seconds=watch.seconds))
+    turn.accounts.energy.note("preflight", began)
+    turn.accounts.rehearsed = turn.ranks.broadcast(work.met)
+    turn.accounts.spend(
+        Entry(phase="preflight", round=turn.round, records=work.records, flops=work.flops, seconds=watch.seconds)
+    )
 
 
 class _Rehearsal:
@@ -90,21 +92,21 @@ class _Rehearsal:
     """
 
     def __init__(self, work: Work, learner: Parts) -> None:
-        run = work.run
-        self._run, self._learner, self._work = run, learner, work
+        turn = work.turn
+        self._turn, self._learner, self._work = turn, learner, work
         self.said = ""
-        size, history = run.pool.size, run.history
-        self._batch = run.pool.batch_size or 1
+        size, history = turn.pool.size, turn.accounts.history
+        self._batch = turn.pool.batch_size or 1
         self._first = max(1, min(learner.round_size(replace(history, rounds=(), round=0)), size))
         work.usual = usual_of(learner, size, self._first)
-        own = fresh_trainer(run.source, model=run.model, datamodule=run.pool, rehearsal=True)
+        own = fresh_trainer(turn.source, model=turn.model, datamodule=turn.pool, rehearsal=True)
         self._monitors = monitors_of(own)
         self._all_logs = not any(map(logs, own.callbacks))  # type: ignore[attr-defined]
         self._has_helpers = bool(BeforeSteps.of(own.callbacks))  # type: ignore[attr-defined]
 
     def walk(self) -> None:
         """Go every way that the configured parts will need."""
-        pool, state = self._run.pool, self._run.pool.state
+        pool, state = self._turn.pool, self._turn.pool.state
         whole = pool.batch_size, pool.eval_batch_size
         if getattr(self._learner.policy, "rho", None) is not None:
             pool.batch_size = pool.eval_batch_size = self._work.most = _FEW
@@ -116,21 +118,21 @@ class _Rehearsal:
         self._walk()
 
     def _walk(self) -> None:
-        run, learner = self._run, self._learner
-        few = min(self._first, (run.pool.batch_size or 1) * run.ranks.world)
-        labelled = spread(run.pool.size, few)
+        turn, learner = self._turn, self._learner
+        few = min(self._first, (turn.pool.batch_size or 1) * turn.ranks.world)
+        labelled = spread(turn.pool.size, few)
         try_first_query(self._work, learner.initial, self._first)
-        labels = labels_of(run.pool, labelled, learner.oracle)
+        labels = labels_of(turn.pool, labelled, learner.oracle)
         if labels is None:
             self.said = (
-                f"Preflight: no label can be made up for task={run.pool.task!r} and these records, so no training step "
-                "is rehearsed, and scoring only as far as it goes."
+                f"Preflight: no label can be made up for task={turn.pool.task!r} and these records, so no training "
+                "step is rehearsed, and scoring only as far as it goes."
             )
         else:
-            relabel(run.pool, labels)
-        self._go(run.model, labelled if labels else None, rounds=True)
-        if run.proxy is not None and labels:
-            self._go(run.target, labelled, rounds=False)
+            relabel(turn.pool, labels)
+        self._go(turn.model, labelled if labels else None, rounds=True)
+        if turn.proxy is not None and labels:
+            self._go(turn.target, labelled, rounds=False)
 
     def _go(self, model: L.LightningModule, labelled: np.ndarray | None, *, rounds: bool) -> None:
         """Train and ask a stand-in of a module.
@@ -163,7 +165,7 @@ class _Rehearsal:
     def _look_closer(self, actor: L.LightningModule, initial: Weights, labelled: np.ndarray) -> None:
         """Ask of a first fit whether it learns from the target, and whether it can take the smallest of its batches."""
         plan, _ = self._plans(rounds=True)[0]
-        pool, batch = self._run.pool, self._batch
+        pool, batch = self._turn.pool, self._batch
 
         def trained(first: int = self._first) -> Weights:
             load(actor, initial)
@@ -175,7 +177,7 @@ class _Rehearsal:
         if (several := pool.items.elements(pool.eval_data[0])) > 2:
             self.said = f"The last of the {several} elements of an item is taken for its target, and labels replace it."
         alone = next((n for n in self._counts if batch > 1 and n % batch == 1), None)
-        if alone is None or pool.loader.get("drop_last") or self._run.ranks.world > 1:
+        if alone is None or pool.loader.get("drop_last") or self._turn.ranks.world > 1:
             return
         try:
             trained(1)
@@ -190,11 +192,11 @@ class _Rehearsal:
     @property
     def _counts(self) -> list[int]:
         """Labels of each of the first fits."""
-        history, counts = self._run.history, [self._first]
+        history, counts = self._turn.accounts.history, [self._first]
         with suppress(Exception):  # a size may go by what is only known later
             while len(counts) < _FITS:
                 past = tuple(RoundRecord(round=i + 1, labelled=n, queried=n) for i, n in enumerate(counts))
-                left = self._run.pool.size - counts[-1]
+                left = self._turn.pool.size - counts[-1]
                 begun = replace(history, rounds=past, round=len(counts), labelled=counts[-1], unlabelled=left)
                 new = min(self._learner.round_size(begun), left)
                 if new < 1:
@@ -203,7 +205,7 @@ class _Rehearsal:
         return counts
 
     def _note(self, *, rounds: bool) -> None:
-        met, pool = self._work.met, self._run.pool
+        met, pool = self._work.met, self._turn.pool
         flops = {str(kind): value for kind, value in self._work.meter.per_record.items()}
         if not rounds:
             met.target = flops.get("train")
@@ -213,10 +215,10 @@ class _Rehearsal:
             met.note_once("embed", pool.size * flops.get("forward", 0.0))
 
     def _plans(self, *, rounds: bool) -> list[tuple[FitPlan, int]]:
-        policy, final = self._learner.policy, not rounds or self._run.proxy is None
+        policy, final = self._learner.policy, not rounds or self._turn.proxy is None
         with trying(f"{type(policy).__name__}.plan", "A plan is made from the history alone."):
             size = self._learner.round_size
-            return plans_of(policy, size, self._run.history, self._first, rounds=rounds, final=final)
+            return plans_of(policy, size, self._turn.accounts.history, self._first, rounds=rounds, final=final)
 
     def _fit(
         self,
@@ -228,13 +230,15 @@ class _Rehearsal:
         first: int | None = None,
     ) -> Outcome:
         """One batch of the fit that this plan makes of the first round, or of a later one."""
-        run = self._run
+        turn = self._turn
         first = first or self._first
         new = first if not before else max(1, first // 2)
         # Few records stand for all that the fit will have: so it is as long as it will be, and reads no more.
         ids = np.resize(labelled, before + new)
-        length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(ids), new=new)
-        served = records_of(plan, length, labelled=ids, new=new, batch=run.pool.batch_size or 1, seed=run.seed, round=1)
+        length = Length.of(plan, recipe=turn.accounts.recipe_epochs, labelled=len(ids), new=new)
+        served = records_of(
+            plan, length, labelled=ids, new=new, batch=turn.pool.batch_size or 1, seed=turn.seed, round=1
+        )
         served = served if served.ids is not None else served._replace(ids=ids)
         fit = partial(self._one_batch, actor, initial, plan, length, served, new)
         try:
@@ -255,7 +259,7 @@ class _Rehearsal:
         *,
         helped: bool,
     ) -> Outcome:
-        run, guide, seed = self._run, OneBatch(), number(self._run.seed, 0, "preflight")
+        turn, guide, seed = self._turn, OneBatch(), number(self._turn.seed, 0, "preflight")
 
         def silent() -> L.Trainer:
             made = self._work.trainer(actor, helped=helped)
@@ -267,12 +271,12 @@ class _Rehearsal:
             outcome = run_fit(
                 silent,
                 actor,
-                run.pool,
+                turn.pool,
                 plan,
                 length,
                 served,
                 new=new,
-                round=run.round,
+                round=turn.round,
                 round_dir=self._work.folder,
                 seed=seed,
                 step=0,

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_cohen_kappa
 from al_lightning.callbacks.loggers import log_round
 from al_lightning.callbacks.stall_detection import StallDetection
 from al_lightning.cost.bill import Bill
-from al_lightning.cost.ledger import Entry, Stopwatch
+from al_lightning.cost.ledger import Stopwatch
 from al_lightning.features.activations import fitting
 from al_lightning.features.blocks import PROJECTED, check_finite
 from al_lightning.features.provider import Features
@@ -25,79 +25,91 @@ from al_lightning.fit.resume import FitFile, going_on
 from al_lightning.fit.start import apply_start
 from al_lightning.fit.trainer import steps_logged
 from al_lightning.history import History, RoundRecord
+from al_lightning.pool.datamodule import PoolDataModule
 from al_lightning.pool.fingerprint import digest
-from al_lightning.run.changes import Change
+from al_lightning.run.accounts import Accounts
+from al_lightning.run.changes import Change, Saved
 from al_lightning.run.describe import describe
 from al_lightning.run.leftovers import last_checkpoints
 from al_lightning.run.meta import Meta
-from al_lightning.run.run import Run
-from al_lightning.scoring.trainer import run_inference
+from al_lightning.run.turn import Turn
 from al_lightning.seeds import generator, number
 from al_lightning.steps.control import new_labels, trained_on
 from al_lightning.stop.pool_covered import DIMS, SAMPLE, covered_share
 
 
-def train(run: Run, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
+def train(turn: Turn, plan: FitPlan, *, stall: StallDetection | None) -> Outcome:
     """Give the model its start weights and fit it once."""
-    attempt = run.saved.meta["attempt"]
-    seed = number(run.seed, run.round, f"fit {attempt}{' final' if plan.final else ''}")
+    attempt = turn.saved.meta["attempt"]
+    seed = number(turn.seed, turn.round, f"fit {attempt}{' final' if plan.final else ''}")
     if attempt > 1:
-        load(run.model, run.initial)
+        load(turn.model, turn.initial)
     else:
-        apply_start(run.model, plan, initial=run.initial, seed=seed)
-    labelled, new = trained_on(run), new_labels(run)
-    length = Length.of(plan, recipe=run.recipe_epochs, labelled=len(labelled), new=new)
-    batch = run.pool.batch_size or 1
-    served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=run.seed, round=run.round)
-    if len(labelled) < len(run.pool.labelled) and served.ids is None:
+        apply_start(turn.model, plan, initial=turn.initial, seed=seed)
+    labelled, new = trained_on(turn.pool, turn.saved), new_labels(turn.pool, turn.saved)
+    length = Length.of(plan, recipe=turn.accounts.recipe_epochs, labelled=len(labelled), new=new)
+    batch = turn.pool.batch_size or 1
+    served = records_of(plan, length, labelled=labelled, new=new, batch=batch, seed=turn.seed, round=turn.round)
+    if len(labelled) < len(turn.pool.labelled) and served.ids is None:
         served = served._replace(ids=labelled)
     if stall is not None:
-        stall.expect(run.history)
-    with fitting(run, plan, labelled if served.ids is None else served.ids) as plan:
-        began = run.energy.reading()
-        file = FitFile(run, partial(_key, run, plan, length, served, labelled, seed), began)
+        stall.expect(turn.accounts.history)
+    with fitting(turn, plan, labelled if served.ids is None else served.ids) as plan:
+        began = turn.accounts.energy.reading()
+        key = partial(_key, turn.pool, turn.saved, plan, length, served, labelled, seed)
+        file = FitFile(turn, turn.accounts, key, began)
         fit = partial(
             run_fit,
-            run.source,
-            run.model,
-            run.pool,
+            turn.source,
+            turn.model,
+            turn.pool,
             plan,
             length,
             served,
             new=new,
-            round=run.round,
-            round_dir=run.place(_folder(run, plan)),
+            round=turn.round,
+            round_dir=turn.place(_folder(turn.saved, plan)),
             seed=seed,
-            step=run.saved.meta.get("logged_steps", 0),
-            flops=run.flops,
+            step=turn.saved.meta.get("logged_steps", 0),
+            flops=turn.accounts.flops,
             stall=stall,
-            note=run.note_in_flight,
-            moments=run.read_moments() if plan.moments and plan.start == "previous" else None,
+            note=turn.accounts.note_in_flight,
+            moments=turn.read_moments() if plan.moments and plan.start == "previous" else None,
             file=file,
         )
-        outcome = going_on(file, run.model, lambda kept: fit(kept=kept))
-    run.energy.note("train" if outcome.stalled is None else "aborted", began, before=file.kwh)
-    run.bill_lost()
-    run.last = outcome
+        outcome = going_on(file, turn.model, lambda kept: fit(kept=kept))
+    turn.accounts.energy.note("train" if outcome.stalled is None else "aborted", began, before=file.kwh)
+    turn.accounts.bill_lost()
+    turn.last = outcome
     return outcome
 
 
-def _key(run: Run, plan: FitPlan, length: Length, served: Served, labelled: np.ndarray, seed: int) -> str:
+def _key(
+    pool: PoolDataModule,
+    saved: Saved,
+    plan: FitPlan,
+    length: Length,
+    served: Served,
+    labelled: np.ndarray,
+    seed: int,
+) -> str:
     """Tells a fit from any other: where it is in the run, what it does, and what it is taught."""
     ids = labelled if served.ids is None else served.ids
-    labels = [run.pool.state.labels[int(i)] for i in ids]
+    labels = [pool.state.labels[int(i)] for i in ids]
     plain = all(isinstance(value, int | float | str) for value in labels)  # thousands, as one text
     said = repr(labels) if plain else labels
-    return digest([_folder(run, plan), seed, describe(plan), describe(length), ids, said])
+    return digest([_folder(saved, plan), seed, describe(plan), describe(length), ids, said])
 
 
-def _folder(run: Run, plan: FitPlan) -> str:
-    attempt = run.saved.meta["attempt"]
-    return ("final" if plan.final else f"round-{run.round:03d}") + (f"-attempt-{attempt}" if attempt > 1 else "")
+def _folder(saved: Saved, plan: FitPlan) -> str:
+    attempt = saved.meta["attempt"]
+    return ("final" if plan.final else f"round-{len(saved.queries):03d}") + (
+        f"-attempt-{attempt}" if attempt > 1 else ""
+    )
 
 
 def keep(
-    run: Run,
+    turn: Turn,
     plan: FitPlan,
     outcome: Outcome,
     *,
@@ -105,14 +117,14 @@ def keep(
     forecast: Callable[[RoundRecord, Bill], dict[str, float]],
 ) -> Change:
     """Return a fit that succeeded as a change: weights, metrics, agreement and cost."""
-    run.spend(*outcome.entries)
-    folder = _folder(run, plan)
-    files = {run.kept_as: run.write_weights(f"{folder}/weights.pt", snapshot(run.model))}
+    turn.accounts.spend(*outcome.entries)
+    folder = _folder(turn.saved, plan)
+    files = {turn.kept_as: turn.write_weights(f"{folder}/weights.pt", snapshot(turn.model))}
     if outcome.moments is not None and not plan.final:
-        files["moments"] = run.write_moments(f"{folder}/moments.pt", outcome.moments)
-    agreement = _agreement(run, folder, files)
-    rate, attempt = _train_rate(run, plan, outcome), run.saved.meta["attempt"]
-    meta: Meta = {"pace": _pace(run, outcome)}
+        files["moments"] = turn.write_moments(f"{folder}/moments.pt", outcome.moments)
+    agreement = _agreement(turn, folder, files)
+    rate, attempt = _train_rate(turn, plan, outcome), turn.saved.meta["attempt"]
+    meta: Meta = {"pace": _pace(outcome, turn.ranks.world)}
     if outcome.tuning_records:
         meta["tuning"] = outcome.tuning_records
     if outcome.validation:
@@ -121,25 +133,25 @@ def keep(
         meta["val_batches"] = plan.val_batches
     meta |= {"logged_steps": steps_logged(outcome.trainer), "train_rate": rate, "attempt": 1}
     if not plan.final:
-        meta |= {"fits": run.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
+        meta |= {"fits": turn.saved.meta["fits"] + 1, "withdrawn": []}  # all labels are old ones to the next round
     meta["best"] = Best.of(outcome.trainer)._asdict() if outcome.best_model_path else None
-    meta["last_checkpoints"] = last_checkpoints(outcome.trainer, run.folder)
-    coverage = _coverage(run) if run.measures_coverage else None
-    bill = run.bill_with(rate)
+    meta["last_checkpoints"] = last_checkpoints(outcome.trainer, turn.folder)
+    coverage = _coverage(turn) if turn.accounts.covers else None
+    bill = turn.accounts.bill_with(rate)
     record = RoundRecord(
-        round=run.round,
-        labelled=len(run.pool.labelled),
-        queried=len(run.saved.queries[-1]),
-        metrics=run.ranks.broadcast(outcome.metrics),  # modules that log without sync_dist have one value per process
+        round=turn.round,
+        labelled=len(turn.pool.labelled),
+        queried=len(turn.saved.queries[-1]),
+        metrics=turn.ranks.broadcast(outcome.metrics),  # modules that log without sync_dist have one value per process
         epochs=outcome.epochs,
         start="initial" if attempt > 1 else plan.start,
         attempts=attempt,
         restarted=attempt > 1,
         agreement=agreement,
-        uncertainty=run.saved.meta.get("uncertainty"),
+        uncertainty=turn.saved.meta.get("uncertainty"),
         coverage=coverage,
-        candidates=run.saved.meta.get("inferred", 0),
-        stale=run.saved.meta.get("stale", 0),
+        candidates=turn.saved.meta.get("inferred", 0),
+        stale=turn.saved.meta.get("stale", 0),
         final=plan.final,
         cost={
             **{"flops": bill.flops, "seconds": bill.seconds, "money": bill.money, "rho": bill.rho or 0.0},
@@ -147,74 +159,68 @@ def keep(
             **({"seconds_lost": bill.lines["lost"].seconds} if "lost" in bill.lines else {}),
         },
     )
-    run.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
-    record = replace(record, forecast=run.ranks.broadcast(forecast(record, bill)))
+    turn.saved.meta |= {"train_rate": rate, "pace": meta["pace"]}
+    record = replace(record, forecast=turn.ranks.broadcast(forecast(record, bill)))
     return Change(step=step, record=record, files=files, meta=meta)
 
 
 def log(
-    run: Run, record: RoundRecord, loggers: list[Logger], reports: Callable[[History], Mapping[str, float]]
+    accounts: Accounts, record: RoundRecord, loggers: list[Logger], reports: Callable[[History], Mapping[str, float]]
 ) -> None:
     """Log a round that was committed, with what ``reports`` adds."""
     if loggers:
-        log_round(loggers, record, run.saved.meta["logged_steps"], reports(run.history))
+        log_round(loggers, record, accounts.saved.meta["logged_steps"], reports(accounts.history))
 
 
-def _train_rate(run: Run, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
+def _train_rate(turn: Turn, plan: FitPlan, outcome: Outcome) -> dict[str, float]:
     # Seconds inside the training loop only: set-up is in the numerator of rho_seconds, not in its denominator.
-    before = run.saved.meta.get("train_rate", {"records": 0, "seconds": 0.0})
-    if run.model is not run.target or (plan.freeze and before["records"]):
+    before = turn.saved.meta.get("train_rate", {"records": 0, "seconds": 0.0})
+    if turn.model is not turn.target or (plan.freeze and before["records"]):
         return before  # the reference trains everything, and the target
-    if run.proxy is not None:
+    if turn.proxy is not None:
         before = {"records": 0, "seconds": 0.0}  # a whole fit says it better than a trial
     return {"records": before["records"] + outcome.loop_records, "seconds": before["seconds"] + outcome.loop_seconds}
 
 
-def _pace(run: Run, outcome: Outcome) -> dict[str, float]:
+def _pace(outcome: Outcome, world: int) -> dict[str, float]:
     """Seconds of a step, of what comes once an epoch, and of all that a fit takes beside its loop."""
     whole = sum(entry.seconds for entry in outcome.entries if entry.phase == "train")
     if not outcome.pace:
         return {}
-    return {**outcome.pace, "batch": outcome.pace["batch"] * run.ranks.world, "fit": whole - outcome.loop_seconds}
+    return {**outcome.pace, "batch": outcome.pace["batch"] * world, "fit": whole - outcome.loop_seconds}
 
 
-def _agreement(run: Run, folder: str, files: dict[str, str]) -> float | None:
+def _agreement(turn: Turn, folder: str, files: dict[str, str]) -> float | None:
     """Agreement of this round's with the last round's predictions on the stop set, as Cohen's kappa.
 
     Bloodgood & Vijay-Shanker, 2009. This round's predictions are written for the next one.
     """
-    ids = run.pool.state.stop_set
+    ids = turn.pool.state.stop_set
     if len(ids) == 0:
         return None
-    with run.reading(ids) as (_, meter):
-        began = run.energy.reading()
-        arrays, flops, seconds, width = run_inference(
-            run.trainer, run.model, run.pool, ids, lambda outputs: {"classes": outputs.predictions}, meter
-        )
-    run.energy.note("agree", began)
-    run.spend(Entry(phase="agree", round=run.round, records=len(ids), flops=flops, seconds=seconds))
+    arrays, width = turn.infer(ids, lambda outputs: {"classes": outputs.predictions}, phase="agree")
     now = arrays["classes"].astype(np.int64)
-    files["stop_set"] = run.write(f"{folder}/stop_set.npy", lambda f: np.save(f, now, allow_pickle=False))
-    if "stop_set" not in run.saved.files:
+    files["stop_set"] = turn.write(f"{folder}/stop_set.npy", lambda f: np.save(f, now, allow_pickle=False))
+    if "stop_set" not in turn.saved.files:
         return None
-    before = run.read("stop_set", partial(np.load, allow_pickle=False))
+    before = turn.read("stop_set", partial(np.load, allow_pickle=False))
     if np.array_equal(before, now):
         return 1.0  # kappa is 0 / 0 where both predict one class throughout
     return float(multiclass_cohen_kappa(torch.tensor(now), torch.tensor(before), num_classes=max(2, width)))
 
 
-def _coverage(run: Run) -> float | None:
+def _coverage(turn: Turn) -> float | None:
     """Share of the unlabelled records that labelled ones cover, on a sample; on the bill."""
-    unlabelled, labelled = run.pool.unlabelled, run.pool.labelled
+    unlabelled, labelled = turn.pool.unlabelled, turn.pool.labelled
     if len(unlabelled) < 2 or len(labelled) == 0:
         return None
-    rng = generator(run.seed, run.round, "coverage")
+    rng = generator(turn.seed, turn.round, "coverage")
     left = rng.choice(unlabelled, size=min(SAMPLE, len(unlabelled)), replace=False)
-    features = Features(run)
+    features = Features(turn)
     projected = features.projected(DIMS)
     for ids in (left, labelled):
         check_finite(projected, ids, limit=PROJECTED)
     with Stopwatch.running() as watch:
         share, flops = covered_share(projected[left], projected[labelled])
     features.spend(flops, watch.seconds)
-    return run.ranks.broadcast(share)
+    return turn.ranks.broadcast(share)
