@@ -207,7 +207,7 @@ def configure(name: str, scale: Scale, method: str, seed: int, folder: Path) -> 
         elif cfg.round_size._target_ == "al_lightning.round_size.Doubling":
             cfg.round_size.first = scale.first
         if method == "random_candidates":
-            cfg.candidates.share = round(cfg.candidates.share + clusters_as_share(name, scale), 4)
+            cfg.candidates.fraction = round(cfg.candidates.fraction + clusters_as_share(name, scale), 4)
     return cfg
 
 
