@@ -9,9 +9,7 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from al_lightning import ActiveLearner, PoolDataModule
-from al_lightning.query import Margin
-from al_lightning.round_size import Listed
+from al_lightning import ActiveLearner, Budget, PoolDataModule, query
 
 
 def train(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -25,8 +23,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger)
     objects = {"cfg": cfg, "datamodule": datamodule, "model": model, "callbacks": callbacks, "trainer": trainer}
     if cfg.get("train"):
-        learner = ActiveLearner(trainer, query=Margin(), round_size=Listed([24, 12, 12]), run_dir=cfg.output_dir)
-        learner.fit(model, datamodule)
+        rounds = {"round_size": 16, "stop": Budget(labels=48), "run_dir": cfg.output_dir}
+        ActiveLearner(trainer, query=query.Margin(), **rounds).fit(model, datamodule)
     train_metrics = dict(trainer.callback_metrics)
     if cfg.get("test"):
         ckpt_path = trainer.checkpoint_callback.best_model_path
