@@ -153,10 +153,6 @@ class ActiveLearner:
         self.oracle, self.initial = oracle or DatasetOracle(), initial or Random()
         self.stop_set, self.prices, self.seed = stop_set, prices or Prices(), seed
         self.recipe = Recipe.of(first)
-        self.scoring: Scorer = TrainerScorer()
-        self.energy: EnergyMeter | None = None
-        self.on_round: OnRound | None = None
-        self.preflight = True
         self._foresight = Foresight(
             stop=self.stop,
             policy=self.policy,
@@ -215,7 +211,12 @@ class ActiveLearner:
         }
         check_model(model)
         check_datamodule(datamodule)
-        self._take(scoring, energy, on_round, preflight, recipe_epochs)
+        for name, part in (("scoring", scoring), ("energy", energy), ("on_round", on_round)):
+            if part is not None:
+                check_part(name, part)
+        self.scoring: Scorer = scoring or TrainerScorer()
+        self.energy, self.on_round, self.preflight = energy, on_round, preflight
+        self._recipe_epochs = recipe_epochs
         with (
             stoppable(self.run_dir),
             datamodule.in_use(),
@@ -228,25 +229,6 @@ class ActiveLearner:
                     break
             self._hand_back(run)
             return self._result(run)
-
-    def _take(
-        self,
-        scoring: Scorer | None,
-        energy: EnergyMeter | None,
-        on_round: OnRound | None,
-        preflight: bool,
-        recipe_epochs: int | None,
-    ) -> None:
-        for name, part in (("scoring", scoring), ("energy", energy), ("on_round", on_round)):
-            if part is not None:
-                check_part(name, part)
-                setattr(self, name, part)
-        self.preflight = self.preflight and preflight
-        first = fresh_trainer(self.trainer)
-        if recipe_epochs is not None:
-            self.recipe = Recipe.of(first, recipe_epochs)
-        self.recipe.check_trains(first)
-        self.recipe.check_shares(self.policy, first)
 
     def _query(self, run: Run) -> None:
         history = run.accounts.history
@@ -349,10 +331,8 @@ class ActiveLearner:
         size = self._size(replace(history, labelled=history.labelled + len(run.saved.open_ids)))
         if not size or not run.saved.rounds or run.saved.meta.get("scored_ahead") == run.round:
             return  # no query follows, no model knows anything yet, or it is done
-        if (
-            self._foresight.exceeded(run.accounts, self._foresight.after_scoring(run.accounts, size), "scoring ahead")
-            is None
-        ):
+        after = self._foresight.after_scoring(run.accounts, size)
+        if self._foresight.exceeded(run.accounts, after, "scoring ahead") is None:
             run.commit(score_ahead(run, candidates=self.candidates, strategy=self.query, size=size))
 
     # ---- its parts ---------------------------------------------------------------------------------------------
@@ -361,6 +341,9 @@ class ActiveLearner:
         for given in (model, pool, *self._modules(model)):
             check_package(given, "ActiveLearner")
         first = fresh_trainer(self.trainer, model=model, datamodule=pool)
+        self.recipe = Recipe.of(first, self._recipe_epochs)
+        self.recipe.check_trains(first)
+        self.recipe.check_shares(self.policy, first)
         ranks = Ranks(first)
         ranks.start()
         check_finders(first, pool)
@@ -405,10 +388,7 @@ class ActiveLearner:
                 if reads_features(self) and not run.saved.rounds:
                     Features(run).verify()  # of all records: a rehearsal looks at some
                 preflight(run, self)
-            if (run.is_new or run.changed) and not run.saved.rounds:
-                taken = self._afford(run.accounts)
-            else:
-                taken = self._taken_before(run.saved.meta)
+            taken = self._settle_rounds(run)
             if run.is_new:
                 modules = self._modules(model)
                 change = begin(run, modules, stop_set=self.stop_set, stop=self.stop, labelling=labelling)
@@ -416,7 +396,7 @@ class ActiveLearner:
             else:
                 for change in resume(run, stop=self.stop, labelling=labelling):
                     run.commit(change)
-                if taken.get("rounds") != run.saved.meta.get("rounds"):
+                if taken:
                     run.commit(Change(meta=taken))
                 self._correct(run)
                 if run.step == "done" and run.proxy is not None:
@@ -427,33 +407,33 @@ class ActiveLearner:
             raise
         return run
 
-    def _afford(self, accounts: Accounts) -> Meta:
-        """Take as many rounds as there is rho for, where the round size lets them be fewer."""
-        self._sizes = self.round_size
-        while True:
-            try:
-                self._allowance.check(accounts)
-            except RhoTooSmall:
-                even = self._sizes
-                if not (isinstance(even, EvenRounds) and even.shrink and even.rounds > 1):
-                    raise
-                self._sizes = replace(even, rounds=even.rounds - 1)
-            else:
-                break
-        if not isinstance(self._sizes, EvenRounds) or not self._sizes.shrink:
-            return {}
-        if self._sizes != self.round_size:
-            rank_zero_info(f"{self._sizes.rounds} rounds are within rho, instead of {self.round_size}.")
-        return {"rounds": self._sizes.rounds}
+    def _settle_rounds(self, run: Run) -> Meta:
+        """Take as many rounds as there is rho for, where the round size lets them be fewer; return what is new of it.
 
-    def _taken_before(self, meta: Meta) -> Meta:
+        Raises:
+            RhoTooSmall: there is not enough, and there cannot be fewer rounds.
+        """
         self._sizes = even = self.round_size
-        rounds = meta.get("rounds")
-        if rounds is None:
+        undecided = (run.is_new or run.changed) and not run.saved.rounds
+        if not (isinstance(even, EvenRounds) and even.shrink):
+            if undecided:
+                self._allowance.check(run.accounts)
             return {}
-        if isinstance(even, EvenRounds) and even.shrink:
+        known = run.saved.meta.get("rounds")
+        if not undecided:
+            self._sizes = replace(even, rounds=known or even.rounds)
+            return {}
+        for rounds in range(even.rounds, 0, -1):
             self._sizes = replace(even, rounds=rounds)
-        return {"rounds": rounds}
+            try:
+                self._allowance.check(run.accounts)
+                break
+            except RhoTooSmall:
+                if rounds == 1:
+                    raise
+        if rounds < even.rounds:
+            rank_zero_info(f"{rounds} rounds are within rho, instead of {even}.")
+        return {} if rounds == known else {"rounds": rounds}
 
     def _modules(self, model: L.LightningModule) -> list[L.LightningModule]:
         return [model] if self.proxy is None else [self.proxy, model]

@@ -135,8 +135,7 @@ def ran(folder: Path, name: str, data: Records, oracle: Any) -> tuple[Notes, Poo
     pool = PoolDataModule(data, task=task, target_key=key, batch_size=FIRST, eval_batch_size=5, loader=loader)
     model = make()
     run = learner(folder, quiet(max_epochs=1), query=Margin(), round_size=Listed([FIRST, 6]), oracle=oracle)
-    run.preflight = False  # what is noted below is the run's own
-    result = run.fit(model, datamodule=pool)
+    result = run.fit(model, datamodule=pool, preflight=False)  # what is noted below is the run's own
     assert len(result.labelled) == FIRST + 6
     return model, pool
 

@@ -157,3 +157,14 @@ def test_an_interrupted_fit_by_hand_leaves_nothing_frozen() -> None:
         fresh_trainer(trainer).fit(model, datamodule=pool)
     assert all(p.requires_grad for p in model.parameters())
     assert len(pool.train_dataloader().dataset) == 18
+
+
+def test_what_a_fit_is_told_is_of_that_fit_alone(tmp_path: Path) -> None:
+    rounds: list[int] = []
+    run = learner(tmp_path / "a")
+    run.fit(net(), datamodule=pool_of(), on_round=lambda record, model: rounds.append(record.round), preflight=False)
+    told = len(rounds)
+    run.run_dir = tmp_path / "b"
+    result = run.fit(net(), datamodule=pool_of())
+    assert told == len(rounds) > 0
+    assert result.bill.lines["preflight"].records > 0
