@@ -19,19 +19,11 @@ def moved(**places: str) -> Callable[[type[T]], type[T]]:
         **places: setting -> what to write instead.
     """
 
-    def decorate(kind: type[T]) -> type[T]:
-        init = kind.__init__
+    def refuse(self: object, settings: dict[str, Any]) -> None:
+        for name in settings.keys() & places.keys():
+            raise BadPart(f"{type(self).__name__}({name}={settings[name]!r}) has moved: {places[name]}.")
 
-        @functools.wraps(init)
-        def checked(self: T, *args: Any, **settings: Any) -> None:
-            for name in settings.keys() & places.keys():
-                raise BadPart(f"{type(self).__name__}({name}={settings[name]!r}) has moved: {places[name]}.")
-            init(self, *args, **settings)
-
-        kind.__init__ = checked  # type: ignore[method-assign, assignment]
-        return kind
-
-    return decorate
+    return _looking_at_settings(refuse)
 
 
 def passed_to_fit(*names: str) -> Callable[[type[T]], type[T]]:
@@ -41,27 +33,24 @@ def passed_to_fit(*names: str) -> Callable[[type[T]], type[T]]:
         *names: of the settings.
     """
 
-    def decorate(kind: type[T]) -> type[T]:
-        init, fit = kind.__init__, kind.fit  # type: ignore[attr-defined]
+    def keep(self: Any, settings: dict[str, Any]) -> None:
+        self._passed = {name: settings.pop(name) for name in names if name in settings}
+        for name in self._passed:
+            warnings.warn(
+                f"ActiveLearner({name}=...) is an argument of fit() now: learner.fit(model, pool, {name}=...).",
+                DeprecationWarning,
+                stacklevel=3,
+            )
 
-        @functools.wraps(init)
-        def accepting(self: Any, *args: Any, **settings: Any) -> None:
-            given = {name: settings.pop(name) for name in names if name in settings}
-            for name in given:
-                warnings.warn(
-                    f"ActiveLearner({name}=...) is an argument of fit() now: learner.fit(model, pool, {name}=...).",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-            init(self, *args, **settings)
-            self._passed = given
+    def decorate(kind: type[T]) -> type[T]:
+        fit = kind.fit  # type: ignore[attr-defined]
 
         @functools.wraps(fit)
         def fitting(self: Any, *args: Any, **settings: Any) -> Any:
             return fit(self, *args, **{**self._passed, **settings})
 
-        kind.__init__, kind.fit = accepting, fitting  # type: ignore[method-assign, attr-defined]
-        return kind
+        kind.fit = fitting  # type: ignore[attr-defined]
+        return _looking_at_settings(keep)(kind)
 
     return decorate
 
@@ -73,18 +62,27 @@ def renamed_setting(**names: str) -> Callable[[type[T]], type[T]]:
         **names: old -> new.
     """
 
+    def rename(self: object, settings: dict[str, Any]) -> None:
+        for old, new in names.items():
+            if old in settings:
+                warnings.warn(f"{type(self).__name__}({old}=) is {new}= now.", DeprecationWarning, stacklevel=3)
+                settings[new] = settings.pop(old)
+
+    return _looking_at_settings(rename)
+
+
+def _looking_at_settings(look: Callable[[Any, dict[str, Any]], None]) -> Callable[[type[T]], type[T]]:
+    """Have a class look at the named settings it is made with, and change them, before it takes them."""
+
     def decorate(kind: type[T]) -> type[T]:
         init = kind.__init__
 
         @functools.wraps(init)
-        def accepting(self: T, *args: Any, **settings: Any) -> None:
-            for old, new in names.items():
-                if old in settings:
-                    warnings.warn(f"{kind.__name__}({old}=) is {new}= now.", DeprecationWarning, stacklevel=2)
-                    settings[new] = settings.pop(old)
+        def looking(self: T, *args: Any, **settings: Any) -> None:
+            look(self, settings)
             init(self, *args, **settings)
 
-        kind.__init__ = accepting  # type: ignore[method-assign, assignment]
+        kind.__init__ = looking  # type: ignore[method-assign, assignment]
         return kind
 
     return decorate

@@ -26,6 +26,7 @@ from al_lightning.fit.ranks import Ranks
 from al_lightning.fit.set_up import materialise
 from al_lightning.fit.trainer import TrainerSource, fresh_trainer
 from al_lightning.learner import ActiveLearner
+from al_lightning.planning.architectures import BACKWARD
 from al_lightning.planning.planner import Way
 from al_lightning.planning.project import Project
 from al_lightning.planning.rho import cheapest_rho
@@ -275,7 +276,7 @@ def choose_rho(
                     epochs=epochs,
                     forward=max(100.0, meter.per_record["forward"]),
                     forward_seconds=seconds / len(ids),
-                    train_seconds=3 * seconds / len(ids),
+                    train_seconds=(1 + BACKWARD) * seconds / len(ids),
                     val_labels=pool.val_labels,
                     validated_per_fit=pool.val_labels,
                     prices=prices,

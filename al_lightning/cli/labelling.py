@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from al_lightning.cost.prices import Prices
-from al_lightning.errors import ActiveLearningError, PoolError
+from al_lightning.errors import PoolError
 from al_lightning.history import Reason
 from al_lightning.oracles.file_oracle import repeats, waiting
 from al_lightning.oracles.label_cell import Language, language_of
@@ -17,6 +17,7 @@ from al_lightning.oracles.oracle import LabelRequest
 from al_lightning.oracles.statements import Decisions
 from al_lightning.oracles.votes import decide
 from al_lightning.run.intake import Intake, take_in
+from al_lightning.run.reading import not_begun
 from al_lightning.run.store import Saved
 
 
@@ -26,7 +27,7 @@ class Labelling:
     def __init__(self, folder: Path, saved: Saved) -> None:
         self.folder, self.saved = folder, saved
         if "config" not in saved.meta:
-            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+            raise not_begun(folder)
         self.rules: dict[str, Any] = saved.meta.get("labelling") or {}
         self.task: str = saved.meta["config"]["task"]
         self.annotators: int = self.rules.get("annotators", 1)

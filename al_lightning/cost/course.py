@@ -142,8 +142,9 @@ class Course:
         price = forward * max(1, self.passes) / (whole * recipe) if whole and recipe else None
         price = None if price is None or isnan(price) else price  # FLOPs could not be counted
         inferred = self.candidates.count(unlabelled=history.unlabelled, size=size, price=price, turn=turn)
-        passes = [self.passes] if self.passes else []
-        score = [measured.inference("score", inferred, passes=n, round=history.round) for n in passes]
+        score = []
+        if self.passes:
+            score.append(measured.inference("score", inferred, passes=self.passes, round=history.round))
         picking = self._comparing(self.query, history, measured, size, inferred)
         beside = measured.beside(history.round, {r.round: r.labelled for r in history.rounds})
         if picking:

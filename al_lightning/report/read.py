@@ -13,7 +13,7 @@ from typing import Any
 
 from al_lightning.errors import ActiveLearningError
 from al_lightning.report.runs import ReportedRun
-from al_lightning.run.reading import checked, read_run, reading
+from al_lightning.run.reading import checked, not_begun, read_run, reading
 from al_lightning.run.schema import rows
 
 
@@ -30,7 +30,7 @@ def read(folder: Path) -> ReportedRun:
     with checked(folder):
         saved = read_run(folder)
         if "config" not in saved.meta:
-            raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+            raise not_begun(folder)
         with reading(folder) as db:
             numbers = tuple(int(round) for _, round, *_ in rows(db, "reason", folder))
             brought = any(source == "brought" for *_, source, _, _ in rows(db, "audit", folder))

@@ -55,11 +55,9 @@ def _damaged(folder: Path, why: str) -> DamagedFile:
     return DamagedFile(folder / DATABASE, folder, f"it cannot be read as the database of a run: {why}")
 
 
-def _newer(folder: Path, there: int) -> ActiveLearningError:
-    return ActiveLearningError(
-        f"{folder} has run format {there}, this version reads up to {FORMAT}. Go on with the version of "
-        "al_lightning that wrote it, or start a new run."
-    )
+def not_begun(folder: Path) -> ActiveLearningError:
+    """Return the error of whoever looks at a run before its first step."""
+    return ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
 
 
 # ---- what it knows ------------------------------------------------------------------------------------------------
@@ -144,11 +142,7 @@ def look(folder: Path) -> tuple[bytes, tuple[Group, ...]]:
             raise DamagedFile(path, folder, f"it is {'empty' if path.exists() else 'gone'}, and {left.name} is there")
         return data, ()
     with closing(connect(path)) as db:
-        there = version(db)
-        if there > FORMAT:
-            raise _newer(folder, there)
-        if there == 0:
-            _check_new(db, data, folder)
+        if not _has_begun(db, data, folder):
             return data, ()
         (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if said != "ok":
@@ -162,10 +156,19 @@ def look(folder: Path) -> tuple[bytes, tuple[Group, ...]]:
 _NO_RUN = "it holds no run, and the folder does"
 
 
-def _check_new(db: sqlite3.Connection, data: bytes, folder: Path) -> None:
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables or data or trace(folder) is not None:
-        raise _damaged(folder, _NO_RUN)
+def _has_begun(db: sqlite3.Connection, data: bytes, folder: Path) -> bool:
+    """Return whether a database holds a run that this version reads; one without is refused if the folder has one."""
+    there = version(db)
+    if there > FORMAT:
+        raise ActiveLearningError(
+            f"{folder} has run format {there}, this version reads up to {FORMAT}. Go on with the version of "
+            "al_lightning that wrote it, or start a new run."
+        )
+    if there == 0:
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables or data or trace(folder) is not None:
+            raise _damaged(folder, _NO_RUN)
+    return there > 0
 
 
 def tail_of(db: sqlite3.Connection, data: bytes, folder: Path) -> tuple[Group, ...]:
@@ -227,12 +230,8 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
         with _readable(path, folder):
             data, alone, seen = journal_of(folder), _alone(path), path.stat().st_mtime_ns
         with closing(connect(path)) as db:
-            there = version(db)
-            if there > FORMAT:
-                raise _newer(folder, there)
-            if there == 0:
-                _check_new(db, data, folder)
-                raise ActiveLearningError(f"{folder} holds a run that has not begun. Start it first.")
+            if not _has_begun(db, data, folder):
+                raise not_begun(folder)
             db.execute("BEGIN")  # one moment of the run, whatever is written meanwhile
             with closing(_caught_up(db, data, folder)) as whole:
                 yield whole

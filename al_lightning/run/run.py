@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 
@@ -26,15 +26,13 @@ from al_lightning.run.accounts import Accounts
 from al_lightning.run.durable import read_arrays
 from al_lightning.run.leftovers import clear
 from al_lightning.run.meta import Meta
+from al_lightning.run.parts import KeptActivations, LastFit
 from al_lightning.run.paths import SCRATCH
 from al_lightning.run.settled import changes
 from al_lightning.run.store import Change, Saved, Store
 from al_lightning.run.turn import Turn
 from al_lightning.scoring.question import Scorer
 from al_lightning.scoring.trainer import TrainerScorer
-
-if TYPE_CHECKING:
-    from al_lightning.run.parts import KeptActivations, LastFit
 
 
 class Run(Turn):

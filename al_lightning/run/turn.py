@@ -101,13 +101,9 @@ class Turn(RunFiles):
             phase: of the ledger.
             least: how many answers are enough, should the scorer be allowed to leave some out; None: all.
         """
-        embeds, books = phase == "embed", self.accounts
-        with (
-            nullcontext((self.scoring, self.accounts.flops)) if embeds else self.reading(ids, question.samples) as (
-                who,
-                meter,
-            )
-        ):
+        books = self.accounts
+        whole = nullcontext((self.scoring, books.flops))  # what is embedded is made from records
+        with whole if phase == "embed" else self.reading(ids, question.samples) as (who, meter):
             request = Request(
                 trainer=self.trainer,
                 model=self.model,
@@ -117,7 +113,7 @@ class Turn(RunFiles):
                 meter=meter,
                 least=least,
                 scratch=self.place(SCRATCH),
-                bill=self.accounts.bill,
+                bill=books.bill,
             )
             if who.every_rank:
                 began = books.energy.reading()

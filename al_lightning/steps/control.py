@@ -129,7 +129,7 @@ def _fit(turn: Turn, parts: tuple[list[int], list[int]], metric: str, scale: flo
     turn.accounts.energy.note("control", began)
     _spend(turn.accounts, meter, watch.seconds, trainer)
     if metric not in trainer.callback_metrics:
-        raise UnknownMonitor(metric, trainer.callback_metrics, "StallDetection")
+        raise UnknownMonitor(metric, trainer.callback_metrics, "FalseStart")
     return float(turn.ranks.broadcast(float(trainer.callback_metrics[metric])))
 
 
